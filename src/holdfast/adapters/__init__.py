@@ -1,0 +1,1 @@
+"""From live objects to named variables and back; one file for each framework."""

@@ -1,0 +1,41 @@
+"""Arrays as bytes in row-major, little-endian order, whatever their strides and byte order: the format's view of them."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from holdfast.format.geometry import range_boxes
+
+_BIG_ENDIAN_MACHINE = sys.byteorder == "big"
+
+
+def stored_dtype(dtype: np.dtype) -> np.dtype:
+    """The same dtype in little-endian order."""
+    return dtype if dtype.isnative and not _BIG_ENDIAN_MACHINE else dtype.newbyteorder("<")
+
+
+def flat_bytes(array: np.ndarray) -> np.ndarray | None:
+    """The array's own memory as flat uint8, if it is laid out as in a file; else None."""
+    if not array.flags.c_contiguous or (array.dtype != stored_dtype(array.dtype)):
+        return None
+    return array.reshape(-1).view(np.uint8)
+
+
+def gather(array: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """A copy of elements `start` to `stop` in row-major order, as flat uint8 in little-endian order."""
+    out = np.empty(stop - start, stored_dtype(array.dtype))
+    at = 0
+    for box in range_boxes(array.shape, start, stop):
+        np.copyto(out[at : at + box.size].reshape(box.shape), array[(..., *box.slices)])
+        at += box.size
+    return out.view(np.uint8)
+
+
+def scatter(values: np.ndarray, target: np.ndarray, start: int) -> None:
+    """Write flat `values` into elements `start` … of `target` in row-major order, cast to its dtype."""
+    at = 0
+    for box in range_boxes(target.shape, start, start + values.size):
+        np.copyto(target[(..., *box.slices)], values[at : at + box.size].reshape(box.shape), casting="unsafe")
+        at += box.size

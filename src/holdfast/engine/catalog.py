@@ -1,0 +1,147 @@
+"""Which checkpoints there are: complete ones only. Reads and never writes."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from holdfast.engine.commit import list_or_empty
+from holdfast.errors import CheckpointNotFoundError, FormatError, HoldfastError, StorageError
+from holdfast.format import layout
+from holdfast.format.manifest import Manifest, from_bytes
+from holdfast.storage import Location
+
+MAX_JSON_BYTES = 1 << 30
+"""A manifest or trainer file above this is refused unread: 5 million variables fit."""
+
+
+_NOT_A_FILE = {errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A complete checkpoint of a run."""
+
+    serial: int
+    folder: Location
+    manifest: Manifest
+    pinned: bool
+
+
+def read_small(location: Location) -> bytes:
+    """All bytes of a small file.
+
+    Raises:
+        OSError: it is absent or cannot be read.
+        FormatError: it is absurdly large.
+    """
+    reader = location.store.open(location.path)
+    try:
+        if reader.size > MAX_JSON_BYTES:
+            raise FormatError(f"{location} has {reader.size:,} bytes; no such file of a checkpoint is that large")
+        data = bytearray(reader.size)
+        count = reader.read_into([memoryview(data)], 0)
+        return bytes(data[:count])
+    finally:
+        reader.close()
+
+
+def read_manifest(folder: Location) -> Manifest:
+    """The manifest of a complete checkpoint folder: valid, and every file it lists is there in its full size.
+
+    Raises:
+        CheckpointNotFoundError: there is no folder, no manifest, or not every file.
+        FormatError: the manifest is malformed or damaged.
+        StorageError: it cannot be read.
+    """
+    path = folder / layout.MANIFEST
+    try:
+        manifest = from_bytes(read_small(path), str(path))
+        there = {entry.name: entry for entry in folder.store.list(folder.path)}
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if folder.store.stat(folder.path) is None:
+            raise CheckpointNotFoundError(f"{folder} does not exist") from error
+        raise CheckpointNotFoundError(f"no {layout.MANIFEST} in {folder}: no save was ever completed there") from error
+    except OSError as error:
+        if error.errno in _NOT_A_FILE:
+            raise FormatError(f"{path} is not a regular file") from error
+        raise StorageError.of(error, f"cannot read {path}") from error
+    problems = []
+    for file in manifest.files:
+        entry = there.get(file.name)
+        if entry is None:
+            problems.append(f"{file.name} is missing")
+        elif entry.kind != "file":
+            problems.append(f"{file.name} is not a regular file")
+        elif entry.size != file.size:
+            problems.append(f"{file.name} has {entry.size:,} bytes instead of {file.size:,}")
+    if problems:
+        raise CheckpointNotFoundError(f"{folder} is not complete: {'; '.join(problems)}. Copy it again, or use another checkpoint")
+    return manifest
+
+
+def candidates(run: Location) -> list[tuple[int, bool]]:
+    """(serial, whether it is a folder) of everything that is named like a checkpoint, the newest first; complete or not."""
+    found = ((layout.serial_of(entry.name), entry.kind == "folder") for entry in list_or_empty(run))
+    return sorted(((serial, folder) for serial, folder in found if serial is not None), reverse=True)
+
+
+def complete(run: Location) -> Iterator[Found]:
+    """The complete checkpoints of a run, the newest first. Nothing that is incomplete or foreign, and no error for it."""
+    for serial, is_folder in candidates(run):
+        folder = run / layout.checkpoint_folder(serial)
+        if is_folder:
+            try:
+                manifest = read_manifest(folder)
+            except (CheckpointNotFoundError, FormatError):
+                continue  # but not a StorageError: what cannot be read now is not "no checkpoint"
+            yield Found(serial, folder, manifest, folder.store.stat((folder / layout.PINNED).path) is not None)
+
+
+def locate(path: Location, serial: int | None = None) -> tuple[Location, int | None]:
+    """The checkpoint folder that a path means, and its serial.
+
+    Args:
+        path: a run folder, a checkpoint folder, or a folder that stands alone.
+        serial: which checkpoint of a run; None for the newest complete one.
+
+    Raises:
+        CheckpointNotFoundError: there is none; the message says what is there.
+    """
+    store = path.store
+    if serial is not None:
+        folder = path / layout.checkpoint_folder(serial)
+        if store.stat(folder.path) is None:
+            raise CheckpointNotFoundError(f"no checkpoint_{serial} in {path}: {_others(path)}")
+        return folder, serial
+    if store.stat((path / layout.MANIFEST).path) is not None:
+        return path, layout.serial_of(path.name)
+    newest = next(complete(path), None)
+    if newest is not None:
+        return newest.folder, newest.serial
+    if store.stat(path.path) is None:
+        for entry in sorted(list_or_empty(path.parent), key=lambda e: -e.modified):
+            # Between two renames of a replacing save that was cut off (docs/format.md, 6.2).
+            if entry.name.startswith(layout.PREVIOUS_PREFIX) and layout.hidden_label(entry.name) == path.name:
+                try:
+                    read_manifest(path.parent / entry.name)
+                except HoldfastError:
+                    continue
+                return path.parent / entry.name, None
+        raise CheckpointNotFoundError(f"{path} does not exist")
+    raise CheckpointNotFoundError(f"no complete checkpoint in {path}: {_others(path)}")
+
+
+def _others(run: Location) -> str:
+    serials = [found.serial for found in complete(run)]
+    if serials:
+        shown = ", ".join(map(str, serials[:10])) + (", …" if len(serials) > 10 else "")
+        return f"the complete ones are {shown}"
+    incomplete = [serial for serial, _ in candidates(run)]
+    if incomplete:
+        try:
+            read_manifest(run / layout.checkpoint_folder(incomplete[0]))
+        except HoldfastError as error:
+            return f"checkpoint_{incomplete[0]} cannot be used: {error}"
+    return "nothing was saved there yet"

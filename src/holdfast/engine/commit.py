@@ -1,0 +1,286 @@
+"""How a folder of files becomes a checkpoint: all of it by one rename, or nothing (docs/format.md, section 6).
+
+Nobody ever waits for a lock here. An attempt folder is locked by its writer for as long as it lives; whoever can lock one
+found a dead writer's, and may remove it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from holdfast.errors import DiskFullError, ForeignFolderError, StorageError
+from holdfast.format import layout
+from holdfast.storage import Claim, Entry, Location
+
+log = logging.getLogger(__name__)
+
+STALE_SECONDS = 24 * 3600
+"""Age at which an attempt counts as dead on a file system that has no locks."""
+
+
+@contextlib.contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Turn the system's errors into ours, with what was being done."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError.of(error, doing) from error
+
+
+@contextlib.contextmanager
+def disk_full(parent: Location, needed_bytes: int) -> Iterator[None]:
+    """Say how much was needed and free if the disk turns out to be full; else let errors pass."""
+    try:
+        yield
+    except StorageError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or isinstance(error, DiskFullError):
+            raise
+        free = parent.store.free_bytes(parent.path)
+        raise _full(parent, needed_bytes, free) from (error.__cause__ or error)
+
+
+def check_space(parent: Location, needed_bytes: int) -> None:
+    """Refuse a save that cannot fit, before anything is written.
+
+    Raises:
+        DiskFullError: less is free than needed.
+    """
+    free = parent.store.free_bytes(parent.path)
+    if free is not None and free < needed_bytes:
+        raise _full(parent, needed_bytes, free)
+
+
+def _full(parent: Location, needed_bytes: int, free: int | None) -> DiskFullError:
+    known = "an unknown number of" if free is None else f"{free:,}"
+    error = DiskFullError(
+        f"no space in {parent}: {needed_bytes:,} bytes are needed, {known} are free; nothing was replaced, older checkpoints are "
+        "untouched. Free some space or keep fewer checkpoints",
+        needed_bytes=needed_bytes,
+        free_bytes=free,
+    )
+    error.errno = errno.ENOSPC
+    return error
+
+
+def make_folders(location: Location) -> None:
+    """Make a folder and those above it that do not exist; each survives a power cut once this returns."""
+    store = location.store
+    if location.path in ("", "/") or ((there := store.stat(location.path)) and there.kind == "folder"):
+        return
+    if there:
+        raise ForeignFolderError(f"{location} is not a folder; choose another path")
+    make_folders(location.parent)
+    with contextlib.suppress(FileExistsError):  # somebody else made it just now
+        store.make_folder(location.path)
+    store.sync_folder(location.parent.path)
+
+
+def write_small(location: Location, data: bytes) -> None:
+    """Write and sync a small file that must not exist; its name is synced with the folder."""
+    writer = location.store.create(location.path, len(data))
+    try:
+        writer.write_at(memoryview(data), 0)
+        writer.sync()
+    finally:
+        writer.close()
+
+
+class Attempt:
+    """A folder that is being written, beside the place it will have; locked until it is committed or discarded."""
+
+    def __init__(self, parent: Location, label: str) -> None:
+        """Make the folder.
+
+        Args:
+            parent: the folder that the checkpoint will be in; it must exist.
+            label: the expected serial, or the name of a folder that stands alone.
+        """
+        self.parent = parent
+        self._claim: Claim | None = None
+        for _ in range(100):
+            self.id = layout.new_attempt_id()
+            self.folder = parent / layout.hidden_name(layout.ATTEMPT_PREFIX, label, self.id)
+            with storage_errors(f"cannot write in {parent}"):
+                parent.store.make_folder(self.folder.path)
+                try:
+                    self._claim = parent.store.claim(self.folder.path)
+                except OSError as error:
+                    if error.errno != errno.ENOTSUP:
+                        remove_tree(self.folder)
+                        raise
+                    return
+            if self._claim is not None:
+                return
+            # Somebody who removes dead attempts came between the two calls, and took this one for dead.
+        raise StorageError(f"cannot keep a folder in {parent}: another process removes each as soon as it is made")
+
+    def commit_serial(self, serial: int, manifest: Callable[[int], bytes]) -> int:
+        """Commit as `checkpoint_<serial>`, or under the next serial that nobody has; returns the one it got.
+
+        Args:
+            serial: the first to try.
+            manifest: makes the manifest's bytes for a serial.
+        """
+        with storage_errors(f"cannot commit {self.folder}"):
+            while True:
+                write_small(self.folder / layout.MANIFEST, manifest(serial))
+                self.folder.store.sync_folder(self.folder.path)
+                try:
+                    self.parent.store.rename(self.folder.path, (self.parent / layout.checkpoint_folder(serial)).path)
+                    break
+                except OSError as error:
+                    if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                        raise
+                self.folder.store.remove((self.folder / layout.MANIFEST).path)
+                serial = max(serial, *used_serials(self.parent)) + 1
+            self.folder = self.parent / layout.checkpoint_folder(serial)
+            self.parent.store.sync_folder(self.parent.path)
+        self._release()
+        return serial
+
+    def commit_alone(self, target: Location, manifest: bytes) -> None:
+        """Commit under the name of `target`, a sibling; what stood there is replaced at once and then deleted."""
+        store = target.store
+        with storage_errors(f"cannot commit {target}"):
+            write_small(self.folder / layout.MANIFEST, manifest)
+            store.sync_folder(self.folder.path)
+            attempt = self.folder
+            if store.stat(target.path) is None:
+                store.rename(attempt.path, target.path)
+            elif store.exchange(attempt.path, target.path):
+                pass
+            else:
+                previous = self.parent / layout.hidden_name(layout.PREVIOUS_PREFIX, target.name, self.id)
+                store.rename(target.path, previous.path)
+                store.rename(attempt.path, target.path)
+            self.folder = target
+            store.sync_folder(self.parent.path)
+        self._release()
+        # The old folder, if there was one, is now this attempt's or a previous one that nobody needs.
+        sweep(self.parent, target.name)
+
+    def discard(self) -> None:
+        """Remove the attempt, as far as that is possible; a later save removes what remains."""
+        if self._claim is None and self.folder.store.stat(self.folder.path) is None:
+            return
+        try:
+            if self.folder.name.startswith(layout.ATTEMPT_PREFIX):
+                remove_tree(self.folder)
+        except OSError as error:
+            log.warning("could not remove %s (%s); the next save will try again", self.folder, error)
+        self._release()
+
+    def _release(self) -> None:
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.release()
+
+
+@contextlib.contextmanager
+def attempt(parent: Location, label: str, needed_bytes: int) -> Iterator[Attempt]:
+    """An attempt to write into and commit; if it is not committed, whatever happens, nothing of it remains.
+
+    Raises:
+        DiskFullError: there is less space than `needed_bytes`, or it ran out on the way.
+        StorageError: the system refused an operation.
+    """
+    check_space(parent, needed_bytes)
+    with disk_full(parent, needed_bytes):
+        made = Attempt(parent, label)
+        try:
+            yield made
+        finally:
+            made.discard()
+
+
+def remove_tree(folder: Location) -> None:
+    """Delete a folder with all that is in it; what has vanished already is no error. Links are not followed."""
+    store = folder.store
+    try:
+        entries = store.list(folder.path)
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        with contextlib.suppress(FileNotFoundError):
+            if entry.kind == "folder":
+                remove_tree(folder / entry.name)
+            else:
+                store.remove((folder / entry.name).path)
+    with contextlib.suppress(FileNotFoundError):
+        store.remove_folder(folder.path)
+
+
+def used_serials(run: Location) -> list[int]:
+    """Every serial that a name in the run folder has, complete or not, and −1: a new one is greater than all of them."""
+    found = [-1]
+    for entry in list_or_empty(run):
+        serial = layout.serial_of(entry.name)
+        label = layout.hidden_label(entry.name)
+        if serial is not None:
+            found.append(serial)
+        elif label is not None and label.isascii() and label.isdigit():
+            found.append(int(label))
+    return found
+
+
+def list_or_empty(folder: Location) -> list[Entry]:
+    """The entries of a folder; none if there is no such folder."""
+    try:
+        return folder.store.list(folder.path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def retire(folder: Location, label: str | int) -> None:
+    """Delete a checkpoint: it is gone at once and for good, whenever the deletion of its files may end."""
+    trash = folder.parent / layout.hidden_name(layout.TRASH_PREFIX, label, layout.new_attempt_id())
+    store = folder.store
+    store.rename(folder.path, trash.path)
+    store.sync_folder(folder.parent.path)
+    remove_tree(trash)
+
+
+def sweep(parent: Location, name: str | None = None) -> None:
+    """Remove what dead writers and interrupted deletions left; a failure is logged and left to the next save.
+
+    Args:
+        parent: the folder to look in.
+        name: only what belongs to this folder that stands alone; None: what belongs to the serials of a run.
+    """
+    for entry in list_or_empty(parent):
+        label = layout.hidden_label(entry.name)
+        if label is None or entry.kind != "folder" or (label != name if name is not None else not label.isdigit()):
+            continue
+        folder = parent / entry.name
+        try:
+            if entry.name.startswith(layout.TRASH_PREFIX):
+                remove_tree(folder)
+            elif entry.name.startswith(layout.PREVIOUS_PREFIX):
+                if parent.store.stat((parent / label).path) is not None:  # else it is the only one left
+                    remove_tree(folder)
+            else:
+                _sweep_attempt(folder, label, entry.modified)
+        except OSError as error:
+            log.warning("could not remove %s (%s); the next save will try again", folder, error)
+
+
+def _sweep_attempt(folder: Location, label: str, modified: float) -> None:
+    try:
+        claim = folder.store.claim(folder.path)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        if time.time() - modified > STALE_SECONDS:
+            retire(folder, label)
+        return
+    if claim is not None:
+        try:
+            retire(folder, label)
+        finally:
+            claim.release()

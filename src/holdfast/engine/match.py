@@ -1,0 +1,237 @@
+"""Which variable of a checkpoint goes where: every difference is found before anything is changed. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from holdfast import dtypes
+from holdfast.errors import Problem
+from holdfast.format.manifest import Entry
+from holdfast.variables import Variable
+
+Strict = Literal["exact", "subset", "superset"]
+Cast = Literal["forbid", "widen", "allow"]
+Rename = Mapping[str, str] | Callable[[str], str] | None
+
+_NEAR_MISSES = 10  # missing names that get a "did you mean"
+_CANDIDATES = 2000  # names that are compared for it: each comparison takes some 20 µs
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How strictly a checkpoint must match its target.
+
+    Attributes:
+        strict: `"exact"`: both hold the same names; `"subset"`: the target may hold fewer; `"superset"`: it may hold more.
+        rename: name in the checkpoint → name in the target: a mapping, in which a key that ends with `.` renames the
+            beginning of names, or a function.
+        skip: names, or patterns with `*` and `?`, in the target's naming, that are left alone on both sides.
+        cast: `"forbid"`: dtypes must be equal; `"widen"`: the checkpoint's may be converted if no value can change;
+            `"allow"`: to any dtype, with rounding.
+    """
+
+    strict: Strict = "exact"
+    rename: Rename = None
+    skip: Collection[str] = ()
+    cast: Cast = "forbid"
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("strict", self.strict, ("exact", "subset", "superset")),
+            ("cast", self.cast, ("forbid", "widen", "allow")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")
+        if isinstance(self.skip, str):
+            object.__setattr__(self, "skip", (self.skip,))
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What goes where.
+
+    Attributes:
+        pairs: name in the target → name in the checkpoint.
+        skipped: names of the target that `skip` leaves alone.
+        missing: names that only the target has.
+        unexpected: names that only the checkpoint has, in the checkpoint's naming.
+    """
+
+    pairs: dict[str, str]
+    skipped: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+def match_names(held: Collection[str], wanted: Collection[str], rules: Rules) -> Match:
+    """Pair the names of a checkpoint with those of a target.
+
+    Raises:
+        ValueError: `rename` gives two variables one name, or names what the checkpoint does not hold.
+    """
+    target_of = _renamed(held, rules.rename)
+    skip_exact = {name for name in rules.skip if not any(c in name for c in "*?[")}
+    patterns = [name for name in rules.skip if name not in skip_exact]
+
+    def skipped(name: str) -> bool:
+        return name in skip_exact or any(fnmatch.fnmatchcase(name, p) for p in patterns)
+
+    if rules.skip:
+        kept = {name: target for name, target in target_of.items() if not skipped(target)}
+        left = tuple(name for name in wanted if skipped(name))
+        wanted = [name for name in wanted if not skipped(name)]
+    else:
+        kept, left = target_of, ()
+    source_of = {target: name for name, target in kept.items()}
+    pairs = {name: source_of[name] for name in wanted if name in source_of}
+    return Match(
+        pairs,
+        left,
+        tuple(name for name in wanted if name not in pairs),
+        tuple(name for target, name in source_of.items() if target not in pairs),
+    )
+
+
+def _renamed(held: Collection[str], rename: Rename) -> dict[str, str]:
+    if rename is None:
+        return {name: name for name in held}
+    if callable(rename):
+        target_of = {name: rename(name) for name in held}
+    else:
+        prefixes = sorted((key for key in rename if key.endswith(".")), key=len, reverse=True)
+        used = set()
+        target_of = {}
+        for name in held:
+            key = name if name in rename else next((p for p in prefixes if name.startswith(p)), None)
+            if key is None:
+                target_of[name] = name
+            else:
+                used.add(key)
+                target_of[name] = rename[key] + name[len(key) :]
+        if unused := [key for key in rename if key not in used]:
+            raise ValueError(f"rename= names what the checkpoint does not hold: {', '.join(map(repr, unused))}")
+    doubled = [target for target, n in Counter(target_of.values()).items() if n > 1]
+    if doubled:
+        both = [name for name, target in target_of.items() if target == doubled[0]]
+        raise ValueError(f"rename= gives {both[0]!r} and {both[1]!r} the same name {doubled[0]!r}")
+    return target_of
+
+
+def name_problems(match: Match, rules: Rules) -> list[Problem]:
+    """The names that `strict` does not allow to be absent on one side, with near misses."""
+    problems = []
+    if rules.strict != "superset":
+        for i, name in enumerate(match.missing):
+            near = difflib.get_close_matches(name, match.unexpected[:_CANDIDATES], 1, 0.6) if i < _NEAR_MISSES else []
+            hint = f"; did you mean the checkpoint's {near[0]!r}? Then rename={{{near[0]!r}: {name!r}}}" if near else ""
+            problems.append(Problem("missing", name, f"{name!r} is not in the checkpoint{hint}"))
+    if rules.strict != "subset":
+        for name in match.unexpected:
+            problems.append(Problem("unexpected", name, f"{name!r} is in the checkpoint, and the target has no place for it"))
+    return problems
+
+
+def pair_problems(source: Entry, target: Variable, rules: Rules) -> Problem | None:
+    """Why a variable of a checkpoint cannot be loaded into its counterpart; None if it can."""
+    if source.shape == target.shape and source.dtype == target.dtype:
+        return None
+    name = target.name
+    wanted = f"the target expects {target.dtype} {target.shape}"
+    held = f"{name!r}: the checkpoint has {source.dtype} {source.shape}, {wanted}"
+    if source.shape != target.shape:
+        return Problem("shape", name, f"{held}; rename= or skip= it")
+    if rules.cast == "forbid":
+        safe = can_widen(source.dtype, target.dtype)
+        return Problem("dtype", name, f"{held}; " + ('cast="widen" converts it' if safe else 'cast="allow" converts it, with rounding'))
+    if rules.cast == "widen" and not can_widen(source.dtype, target.dtype):
+        return Problem("dtype", name, f'{held}, which cannot hold every value; cast="allow" converts it, with rounding')
+    return None
+
+
+def can_widen(source: str, target: str) -> bool:
+    """Whether every value of one dtype is a value of the other."""
+    return bool(np.can_cast(dtypes.to_numpy(source), dtypes.to_numpy(target), "safe"))
+
+
+def hints(match: Match, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """What would mend many missing names at once: a prefix that one side has and the other has not."""
+    if not match.missing or not match.unexpected:
+        return []
+    held, wanted = set(sources), set(targets)
+    first_held, first_wanted = match.unexpected[0], match.missing[0]
+    for prefix in _prefixes(first_held):
+        if all(name.startswith(prefix) for name in match.unexpected) and {n[len(prefix) :] for n in match.unexpected} & wanted:
+            return [f"All these names of the checkpoint begin with {prefix!r}: rename={{{prefix!r}: ''}} may be what you want."]
+    for prefix in _prefixes(first_wanted):
+        if all(name.startswith(prefix) for name in match.missing) and {n[len(prefix) :] for n in match.missing} & held:
+            return [f"All these names of the target begin with {prefix!r}: rename=lambda name: {prefix!r} + name may be what you want."]
+    return []
+
+
+def _prefixes(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:i]) + "." for i in range(1, len(parts))]
+
+
+class Losses:
+    """Looks for values that a cast would change by more than rounding; `found` has a reason for each bad variable."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, str] = {}
+
+    def inspector(self, name: str, target: str) -> Callable[[np.ndarray], None]:
+        """A function that looks at values bound for a variable of the dtype `target`."""
+        dtype = dtypes.to_numpy(target)
+
+        def inspect(values: np.ndarray) -> None:
+            if name not in self.found and (reason := cast_loss(values, dtype)):
+                self.found[name] = reason
+
+        return inspect
+
+
+def cast_loss(values: np.ndarray, dtype: np.dtype) -> str | None:
+    """What a cast would do to some value beyond rounding it; None if nothing.
+
+    A finite number must stay finite, an integer type must hold exactly the numbers there are, a complex number without
+    an imaginary part may become real.
+    """
+    if values.dtype.kind == "c" and dtype.kind != "c":
+        if np.any(values.imag != 0):
+            return f"{_example(values, values.imag != 0)} has an imaginary part"
+        values = values.real
+    with np.errstate(all="ignore"):
+        made = values.astype(dtype)
+        if _is_integer(dtype):
+            # Back in the old type (in float64, for types that lack the range), the number must be the same.
+            wide = values.astype(np.float64) if not _is_integer(values.dtype) else values
+            back = made.astype(wide.dtype)
+            bad = back != wide
+            if _is_integer(values.dtype):
+                bad |= (made < 0) != (values < 0)
+            elif dtype.kind in "iu":
+                bad |= (wide >= 2.0 ** (dtype.itemsize * 8 - (dtype.kind == "i"))) | (wide < np.iinfo(dtype).min)
+        else:
+            bad = _finite(values) & ~_finite(made)
+    return f"{_example(values, bad)} does not fit" if np.any(bad) else None
+
+
+def _is_integer(dtype: np.dtype) -> bool:
+    return dtype.kind in "iub"
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    if _is_integer(values.dtype):
+        return np.ones(values.shape, np.bool_)
+    return np.isfinite(values if values.dtype.kind in "fc" else values.astype(np.float32))
+
+
+def _example(values: np.ndarray, bad: np.ndarray) -> str:
+    return str(values[np.argmax(bad)])

@@ -1,0 +1,73 @@
+"""Every file and folder name of the format (docs/format.md, section 1). Pure."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+MANIFEST = "manifest.json"
+INDEX = "model.safetensors.index.json"
+PINNED = "pinned"
+
+ATTEMPT_PREFIX = ".attempt-"
+TRASH_PREFIX = ".trash-"
+PREVIOUS_PREFIX = ".previous-"
+
+_SERIAL = re.compile(r"checkpoint_(0|[1-9][0-9]{0,17})")
+_HIDDEN = re.compile(r"\.(attempt|trash|previous)-(.+)-([0-9a-f]{16})", re.DOTALL)
+_OURS = re.compile(
+    r"model\.safetensors|model-\d{5}-of-\d{5}\.safetensors|state-\d{5}-of-\d{5}\.safetensors"
+    r"|model\.safetensors\.index\.json|trainer_(0|[1-9]\d{0,8})\.json"
+)
+
+
+def new_attempt_id() -> str:
+    """16 hexadecimal digits that no other save has: random, since clocks of two machines can agree."""
+    return secrets.token_hex(8)
+
+
+def checkpoint_folder(serial: int) -> str:
+    """`checkpoint_41` for 41."""
+    return f"checkpoint_{serial}"
+
+
+def serial_of(name: str) -> int | None:
+    """The serial in a checkpoint folder's name; None for every other name."""
+    match = _SERIAL.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def hidden_name(prefix: str, label: str | int, attempt: str) -> str:
+    """Such as `.attempt-42-0123456789abcdef`; `label` is the serial, or the name of a folder that stands alone."""
+    return f"{prefix}{label}-{attempt}"
+
+
+def hidden_label(name: str) -> str | None:
+    """The label in a name that `hidden_name` made; None for every other name."""
+    match = _HIDDEN.fullmatch(name)
+    return match[2] if match else None
+
+
+def model_file(number: int, count: int) -> str:
+    """The name of parameter file `number` (from 1) of `count`, as Hugging Face tools name them."""
+    return "model.safetensors" if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+
+
+def state_file(number: int, count: int) -> str:
+    """The name of file `number` (from 1) of `count` for persistables that are no parameters."""
+    return f"state-{number:05d}-of-{count:05d}.safetensors"
+
+
+def trainer_file(trainer_id: int) -> str:
+    """The name of a trainer's own file."""
+    return f"trainer_{trainer_id}.json"
+
+
+def is_listable(name: str) -> bool:
+    """Whether a manifest may list a file of this name: never a path, never the manifest itself."""
+    return _OURS.fullmatch(name) is not None
+
+
+def is_parameter_file(name: str) -> bool:
+    """Whether a listed data file holds parameters."""
+    return name.startswith("model")

@@ -1,0 +1,427 @@
+"""load_params, load_persistables, load_vars, load_checkpoint: open → match → validate everything → read → assign."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any, Literal
+
+import numpy as np
+
+from holdfast import dtypes
+from holdfast.adapters.numpy import Item, Scan, Value, references, scan
+from holdfast.engine import catalog, match
+from holdfast.engine.commit import storage_errors
+from holdfast.engine.match import Cast, Rename, Strict
+from holdfast.engine.progress import ProgressOption, metered
+from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks, verify_header
+from holdfast.engine.report import LoadedVariable, LoadReport
+from holdfast.errors import CastError, CheckpointNotFoundError, FormatError, MismatchError, Problem
+from holdfast.format import layout, manifest as manifests
+from holdfast.format.manifest import Entry
+from holdfast.reading import Checkpoint, is_bare, open, read_listed, wanted_chunks
+from holdfast.storage import Location, resolve
+from holdfast.variables import Predicate, Variable, is_checkpoint_variable, is_parameter, select
+
+log = logging.getLogger(__name__)
+Path = str | PathLike[str] | Location
+Verify = bool | Literal["before"]
+
+
+def load_params(
+    state: Any,
+    path: Path,
+    *,
+    serial: int | None = None,
+    strict: Strict = "exact",
+    rename: Rename = None,
+    skip: Collection[str] = (),
+    cast: Cast = "forbid",
+    verify: Verify = True,
+    progress: ProgressOption = None,
+) -> LoadReport:
+    """Load parameters into the arrays of a state, in place; all of it matches, or nothing is changed.
+
+    Args:
+        state: as for `save_params`. Its arrays give the names, shapes and dtypes that are expected.
+        path: a `save_params` folder, a checkpoint, a run folder (its newest complete checkpoint) or a `.safetensors` file. Of a
+            checkpoint only the parameters count.
+        serial: which checkpoint of a run.
+        strict: `"exact"`: both sides hold the same names; `"subset"`: the target may hold fewer; `"superset"`: it may hold
+            more, and these are left as they are.
+        rename: name in the checkpoint → name in the target, if they differ: a mapping, in which a key that ends with `.` renames
+            the beginning of names (`{"model.": ""}`), or a function.
+        skip: names of the target, or patterns with `*` and `?`, that are left alone.
+        cast: `"forbid"`: dtypes must be equal; `"widen"`: converted where every value is kept (float16 to float32);
+            `"allow"`: to any dtype; numbers may be rounded, but one that would overflow or wrap is an error.
+        verify: True checks every digest while reading; `"before"` reads everything once more in advance, so that damage too is
+            found before anything is changed; False trusts the disk.
+        progress: see `save_params`.
+
+    Returns:
+        What was loaded, and from where.
+
+    Raises:
+        CheckpointNotFoundError: there is no complete checkpoint.
+        MismatchError: names, shapes or dtypes differ; it lists every difference. The state is untouched.
+        CastError: a value would not survive the cast that was allowed. The state is untouched.
+        CorruptCheckpointError: bytes are not those that were saved. Unless `verify="before"`, arrays may have been
+            overwritten in part: load another checkpoint before the state is used.
+        FormatError, VersionError: the checkpoint breaks the specification, or is of a newer version.
+        StorageError: the system refused to read.
+    """
+    found = scan(state)
+    if not found.marked:
+        found = scan(state, "parameter")
+    rules = match.Rules(strict, rename, skip, cast)
+    return _load(found, path, serial, is_parameter, None, rules, verify, progress)
+
+
+def load_persistables(
+    state: Any,
+    path: Path,
+    *,
+    serial: int | None = None,
+    strict: Strict = "exact",
+    rename: Rename = None,
+    skip: Collection[str] = (),
+    cast: Cast = "forbid",
+    verify: Verify = True,
+    progress: ProgressOption = None,
+) -> LoadReport:
+    """Load every array that lives across iterations; like `load_params` in everything else."""
+    rules = match.Rules(strict, rename, skip, cast)
+    return _load(scan(state), path, serial, is_checkpoint_variable, None, rules, verify, progress)
+
+
+def load_vars(
+    state: Any,
+    path: Path,
+    *,
+    predicate: Predicate | None = None,
+    vars: Iterable[str | Variable] | None = None,
+    serial: int | None = None,
+    strict: Strict = "exact",
+    rename: Rename = None,
+    skip: Collection[str] = (),
+    cast: Cast = "forbid",
+    verify: Verify = True,
+    progress: ProgressOption = None,
+) -> LoadReport:
+    """Load chosen arrays; like `load_params` in everything else.
+
+    Args:
+        state: as for `save_vars`.
+        path: see `load_params`.
+        predicate: chooses variables, on both sides.
+        vars: names of variables of the target, or variables; the checkpoint may hold more. Not together with `predicate`.
+        serial, strict, rename, skip, cast, verify, progress: see `load_params`.
+    """
+    rules = match.Rules(strict, rename, skip, cast)
+    return _load(scan(state), path, serial, predicate or is_checkpoint_variable, vars, rules, verify, progress)
+
+
+def load_checkpoint(
+    state: Any,
+    checkpoint_dir: Path,
+    *,
+    serial: int | None = None,
+    trainer_id: int = 0,
+    strict: Strict = "exact",
+    rename: Rename = None,
+    skip: Collection[str] = (),
+    cast: Cast = "forbid",
+    verify: Verify = True,
+    progress: ProgressOption = None,
+) -> LoadReport:
+    """Load all that `save_checkpoint` saved into a state: arrays in place, values, random generators and objects.
+
+    Everything is compared first: on a mismatch nothing is changed. `CheckpointManager.restore` also falls back on an older
+    checkpoint when the newest is damaged; this function raises.
+
+    Args:
+        state: as for `save_checkpoint`.
+        checkpoint_dir: the run folder, or a checkpoint folder in it.
+        serial: which checkpoint; None for the newest complete one.
+        trainer_id: whose arguments and values are loaded.
+        strict, rename, skip, cast, verify, progress: see `load_params`; they count for values too.
+
+    Returns:
+        What was loaded; `.trainer_args` is what the save was given, with its types.
+
+    Raises:
+        As `load_params`; and whatever an object's `load_state_dict()` raises.
+
+    Example:
+        >>> import numpy as np, holdfast
+        >>> state = {"w": np.arange(3.0), "seen": [1, 2]}
+        >>> serial = holdfast.save_checkpoint(state, "runs/b", trainer_args={"epoch_id": 2})
+        >>> fresh = {"w": np.zeros(3), "seen": []}
+        >>> holdfast.load_checkpoint(fresh, "runs/b").trainer_args, fresh["seen"]
+        ({'epoch_id': 2}, [1, 2])
+    """
+    rules = match.Rules(strict, rename, skip, cast)
+    found = scan(state)
+    return _load(found, checkpoint_dir, serial, is_checkpoint_variable, None, rules, verify, progress, trainer_id=trainer_id)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """All that a load is going to do, before it does any of it."""
+
+    wanted: list[Wanted] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    narrowing: list[tuple[Entry, str, str]] = field(default_factory=list)  # variable, name and dtype in the target
+    loaded: list[LoadedVariable] = field(default_factory=list)
+    assign: list[Callable[[], None]] = field(default_factory=list)
+    names: match.Match = field(default_factory=lambda: match.Match({}, (), (), ()))
+    values: match.Match = field(default_factory=lambda: match.Match({}, (), (), ()))
+    trainer_args: Any = None
+
+
+def _load(
+    found: Scan,
+    path: Path,
+    serial: int | None,
+    predicate: Predicate,
+    vars: Iterable[str | Variable] | None,
+    rules: match.Rules,
+    verify: Verify,
+    progress: ProgressOption,
+    trainer_id: int | None = None,
+) -> LoadReport:
+    if verify not in (True, False, "before"):
+        raise ValueError(f'verify={verify!r}: expected True, False or "before"')
+    start = time.monotonic()
+    only = None if vars is None else {v.name for v in select([i.variable for i in found.items], vars=vars)}
+    items = [i for i in found.items if (predicate(i.variable) if only is None else i.variable.name in only)]
+    with open(path, serial=serial, verify=bool(verify)) as checkpoint, storage_errors(f"cannot read {path}"):
+        if serial is None and checkpoint.serial is not None:
+            _warn_of_newer(resolve(path), checkpoint.serial)
+        manifest = checkpoint.manifest
+        if not is_bare(manifest):
+            manifests.check(manifest, f"{checkpoint.path}/{layout.MANIFEST}")
+        entries = [e for e in manifest.variables if only is not None or predicate(e.variable)]
+        if only is not None:
+            targets = match.match_names([e.name for e in entries], sorted(only), rules)
+            entries = [e for e in entries if e.name in set(targets.pairs.values())]
+        plan = _plan(found, items, entries, checkpoint, rules, trainer_id)
+        nbytes = sum(w.chunk.nbytes for w in plan.wanted)
+        verified = checkpoint.verified
+        _check_in_advance(checkpoint._source, plan, verify=verified, everything=verify == "before")
+        with metered("load", nbytes, progress) as meter:
+            read_chunks(checkpoint._source, plan.wanted, verify=verified, meter=meter)
+        for assign in plan.assign:
+            assign()
+    report = LoadReport(
+        path=checkpoint.path,
+        serial=checkpoint.serial,
+        step=checkpoint.step,
+        trainer_args=plan.trainer_args,
+        metrics=checkpoint.metrics,
+        loaded=tuple(plan.loaded),
+        values=tuple(plan.values.pairs),
+        skipped=(*plan.names.skipped, *plan.values.skipped),
+        missing=(*plan.names.missing, *plan.values.missing),
+        unexpected=(*plan.names.unexpected, *plan.values.unexpected),
+        verified=verified,
+        nbytes=nbytes,
+        seconds=time.monotonic() - start,
+    )
+    log.info("loaded %s: %d bytes in %.3f s", checkpoint.path, nbytes, report.seconds)
+    return report
+
+
+def _warn_of_newer(run: Location, serial: int) -> None:
+    """A newer one that cannot be used is never passed over in silence."""
+    for newer, is_folder in catalog.candidates(run):
+        if newer > serial and is_folder:
+            try:
+                catalog.read_manifest(run / layout.checkpoint_folder(newer))
+            except (CheckpointNotFoundError, FormatError) as error:
+                log.warning("checkpoint_%d is passed over, checkpoint_%d is loaded: %s", newer, serial, error)
+
+
+def _plan(
+    found: Scan, items: list[Item], entries: list[Entry], checkpoint: Checkpoint, rules: match.Rules, trainer_id: int | None
+) -> _Plan:
+    plan = _Plan(files=[file.name for file in checkpoint.manifest.files])
+    problems: list[Problem] = []
+    by_name = {entry.name: entry for entry in entries}
+    pieces = _values_of(found, checkpoint, rules, trainer_id, plan, problems)
+
+    # An object without arrays as yet takes those that the checkpoint has for it, and they are not looked for elsewhere.
+    owners = {item.owner for item in items if item.owner is not None}
+    referred = {value.name: references(content) for value, content in pieces if value.is_object}
+    for name, refs in referred.items():
+        if absent := [r for r in refs if r not in by_name]:
+            raise FormatError(f"{checkpoint.path}: the value {name!r} refers to {absent[0]!r}, which is not in the checkpoint")
+    taken = {r for name, refs in referred.items() if name not in owners for r in refs}
+    plan.names = match.match_names([n for n in by_name if n not in taken], [i.variable.name for i in items], rules)
+    problems += match.name_problems(plan.names, rules)
+
+    arrays: dict[str, np.ndarray] = {}  # of objects, by name in the checkpoint
+    own: dict[str, np.ndarray] = {}  # of objects, by name in the target
+    for item in items:
+        variable = item.variable
+        source = plan.names.pairs.get(variable.name)
+        if source is None:
+            own[variable.name] = item.array
+            continue
+        entry = by_name[source]
+        if problem := match.pair_problems(entry, variable, rules):
+            problems.append(problem)
+            continue
+        target = item.array
+        if item.owner is not None:
+            target = np.empty(variable.shape, dtypes.to_numpy(variable.dtype))
+            arrays[source] = own[variable.name] = target
+        elif not target.flags.writeable:
+            problems.append(Problem("unwritable", variable.name, f"{variable.name!r}: the target's array is read-only; copy it first"))
+            continue
+        _want(plan, entry, variable, target)
+    for refs in referred.values():
+        for ref in refs:
+            if ref not in arrays:
+                entry = by_name[ref]
+                arrays[ref] = np.empty(entry.shape, dtypes.to_numpy(entry.dtype))
+                _want(plan, entry, entry.variable, arrays[ref])
+    problems += _shared_memory(items, plan, by_name)
+    if problems:
+        hints = match.hints(plan.names, list(by_name), [i.variable.name for i in items])
+        raise MismatchError(checkpoint.path, problems, hints)
+
+    for value, content in pieces:
+        if value.put is not None:
+            plan.assign.append(lambda put=value.put, content=content: put(content, arrays))  # type: ignore[misc]
+    if trainer_id is None:
+        # Only variables are loaded: an object gets its present values back, with the loaded arrays.
+        for value in found.values:
+            if value.is_object and value.put is not None and value.name in owners:
+                plan.assign.append(lambda put=value.put, content=value.value: put(content, own))  # type: ignore[misc]
+    return plan
+
+
+def _want(plan: _Plan, entry: Entry, variable: Variable, target: np.ndarray) -> None:
+    casts = entry.dtype != variable.dtype
+    if casts and not match.can_widen(entry.dtype, variable.dtype):
+        plan.narrowing.append((entry, variable.name, variable.dtype))
+    plan.wanted += wanted_chunks(entry, target)
+    plan.loaded.append(LoadedVariable(variable.name, entry.name, plan.files[entry.chunks[0].file], entry.nbytes, entry.dtype if casts else None))
+
+
+def _values_of(
+    found: Scan, checkpoint: Checkpoint, rules: match.Rules, trainer_id: int | None, plan: _Plan, problems: list[Problem]
+) -> list[tuple[Value, Any]]:
+    """The values of the target that are to be replaced, and what by."""
+    if trainer_id is None:
+        return []
+    if checkpoint.manifest.content != "checkpoint" or is_bare(checkpoint.manifest):
+        raise CheckpointNotFoundError(
+            f"{checkpoint.path} holds variables only, no checkpoint to resume from; load_params or load_vars reads it"
+        )
+    if not 0 <= trainer_id < checkpoint.manifest.world_size:
+        raise ValueError(
+            f"trainer_id={trainer_id}: {checkpoint.path} was saved by {checkpoint.manifest.world_size} trainer(s), counted from 0"
+        )
+    plan.trainer_args, held = checkpoint.trainer(trainer_id)
+    targets = {value.name: value for value in found.values}
+    plan.values = match.match_names(list(held), list(targets), _for_values(rules, held))
+    problems += match.name_problems(plan.values, rules)
+    pieces = []
+    for name, source in plan.values.pairs.items():
+        value, content = targets[name], held[source]
+        if reason := value.problem(content):
+            problems.append(Problem("kind", name, f"{name!r}: {reason}"))
+        elif value.put is None and not _same(content, value.value):
+            problems.append(
+                Problem("unwritable", name, f"{name!r}: stands in a tuple, which cannot be changed; make it a list or a dict")
+            )
+        else:
+            pieces.append((value, content))
+    return pieces
+
+
+def _for_values(rules: match.Rules, held: Collection[str]) -> match.Rules:
+    """The rules with only such renamings as concern values: each key need not name a variable and a value too."""
+    rename = rules.rename
+    if rename is None or callable(rename):
+        return rules
+    concerned = {k: v for k, v in rename.items() if any(n == k or (k.endswith(".") and n.startswith(k)) for n in held)}
+    return match.Rules(rules.strict, concerned, rules.skip, rules.cast)
+
+
+def _same(a: Any, b: Any) -> bool:
+    return repr(a) == repr(b)  # NaN is NaN here, and True is not 1
+
+
+def _shared_memory(items: Sequence[Item], plan: _Plan, by_name: dict[str, Entry]) -> list[Problem]:
+    """Targets that share memory can only be loaded if what goes into them is the same."""
+    sharing: list[Item] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    for item in items:
+        array = item.array
+        if item.owner is None and array.size and item.variable.name in plan.names.pairs:
+            if array.flags.c_contiguous:
+                lo = array.__array_interface__["data"][0]
+                hi = lo + array.nbytes
+            else:
+                lo, hi = np.lib.array_utils.byte_bounds(array)
+            sharing.append(item)
+            starts.append(lo)
+            ends.append(hi)
+    problems = []
+    reach = -1  # the target, of those that begin before, that ends last
+    for after in np.argsort(np.array(starts, np.uint64), kind="stable").tolist():
+        if reach >= 0 and starts[after] < ends[reach]:
+            a, b = sharing[reach], sharing[after]
+            one, two = (by_name[plan.names.pairs[i.variable.name]] for i in (a, b))
+            tied = (
+                starts[reach] == starts[after]
+                and a.array.strides == b.array.strides
+                and a.variable.shape == b.variable.shape
+                and a.variable.dtype == b.variable.dtype
+                and one.dtype == two.dtype
+                and [c.blocks for c in one.chunks] == [c.blocks for c in two.chunks]
+            )
+            if not tied and not _interleaved(a.array, b.array):
+                text = f"{b.variable.name!r} shares memory with {a.variable.name!r}, but the checkpoint has two values for them"
+                problems.append(Problem("unwritable", b.variable.name, text))
+        if reach < 0 or ends[after] > ends[reach]:
+            reach = after
+    return problems
+
+
+def _interleaved(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays lie in the same range without sharing an element, as the columns of a matrix do."""
+    try:
+        return not np.shares_memory(a, b, max_work=10_000)
+    except np.exceptions.TooHardError:
+        return False
+
+
+def _check_in_advance(source: Source, plan: _Plan, *, verify: bool, everything: bool) -> None:
+    """Find what can be found before the target is changed: damaged headers, impossible casts, and, on request, all damage."""
+    if verify:
+        damaged: dict[int, dict[str, None]] = {}
+        for number, file in enumerate(source.manifest.files):
+            if file.header_size is None:
+                read_listed(source.folder, file)
+            elif not verify_header(source, number):
+                damaged[number] = {}
+        raise_if_damaged(source, damaged)
+    with metered("verify", 0, None) as meter:
+        if everything:
+            read_chunks(source, [Wanted(w.entry, w.chunk) for w in plan.wanted], verify=True, meter=meter)
+        losses = match.Losses()
+        inspected = [
+            Wanted(entry, chunk, None, losses.inspector(name, dtype)) for entry, name, dtype in plan.narrowing for chunk in entry.chunks
+        ]
+        read_chunks(source, inspected, verify=verify, meter=meter)
+    if losses.found:
+        lines = [f"  {name!r}: {reason}" for name, reason in losses.found.items()]
+        raise CastError("\n".join(["these casts would change values beyond rounding; nothing was loaded:", *lines]))

@@ -1,0 +1,250 @@
+"""A run's checkpoints as a whole: list, verify, pin, prune, clean, export."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from os import PathLike
+
+import msgspec
+
+from holdfast.engine import catalog, commit, retention
+from holdfast.engine.catalog import Found, complete
+from holdfast.engine.commit import storage_errors
+from holdfast.engine.progress import ProgressOption, metered
+from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks, verify_header
+from holdfast.errors import FormatError
+from holdfast.format import layout, manifest as manifests, safetensors
+from holdfast.format.digests import file_digest
+from holdfast.format.values import trainer_from_bytes
+from holdfast.reading import read_listed
+from holdfast.saving import copy_file, replace_folder
+from holdfast.storage import Location, resolve
+
+Path = str | PathLike[str] | Location
+
+
+def serials(checkpoint_dir: Path) -> list[int]:
+    """The serials of the complete checkpoints of a run, ascending; empty if there are none. Creates and deletes nothing."""
+    run = resolve(checkpoint_dir)
+    with storage_errors(f"cannot list {run}"):
+        return sorted(found.serial for found in complete(run))
+
+
+def latest_serial(checkpoint_dir: Path) -> int | None:
+    """The serial of the newest complete checkpoint of a run; None if there is none. Creates and deletes nothing."""
+    run = resolve(checkpoint_dir)
+    with storage_errors(f"cannot list {run}"):
+        newest = next(complete(run), None)
+    return None if newest is None else newest.serial
+
+
+def checkpoints(checkpoint_dir: Path) -> list[Found]:
+    """The complete checkpoints of a run with their manifests, ascending."""
+    run = resolve(checkpoint_dir)
+    with storage_errors(f"cannot list {run}"):
+        return sorted(complete(run), key=lambda found: found.serial)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """A checkpoint that was found whole.
+
+    Attributes:
+        path: its folder.
+        serial: its number in its run; None if it stands alone.
+        files: how many files there are beside the manifest.
+        variables: how many variables.
+        nbytes: bytes that were read and checked.
+    """
+
+    path: str
+    serial: int | None
+    files: int
+    variables: int
+    nbytes: int
+
+
+def verify(path: Path, *, serial: int | None = None, progress: ProgressOption = None) -> VerifyReport:
+    """Check every bit of a checkpoint: manifest, headers, all data, and that they agree.
+
+    Args:
+        path: a run folder (its newest complete checkpoint is verified), or a checkpoint's own folder.
+        serial: which checkpoint of a run.
+        progress: see `save_params`.
+
+    Raises:
+        CorruptCheckpointError: bytes are not those that were saved; it names every damaged variable.
+        CheckpointNotFoundError: there is no complete checkpoint.
+        FormatError: manifest, headers or trainer files break the specification.
+        StorageError: the system refused to read.
+    """
+    location = resolve(path)
+    with storage_errors(f"cannot read {location}"):
+        folder, number = catalog.locate(location, serial)
+        manifest = catalog.read_manifest(folder)
+        manifests.check(manifest, str(folder / layout.MANIFEST))
+        with Source(folder, manifest) as source:
+            _verify_files(source)
+            wanted = [Wanted(entry, chunk) for entry in manifest.variables for chunk in entry.chunks]
+            with metered("verify", sum(w.chunk.nbytes for w in wanted), progress) as meter:
+                read_chunks(source, wanted, verify=True, meter=meter)
+    return VerifyReport(str(folder), number, len(manifest.files), len(manifest.variables), manifest.nbytes)
+
+
+def _verify_files(source: Source) -> None:
+    manifest, damaged = source.manifest, {}
+    for number, (file, chunks) in enumerate(zip(manifest.files, manifests.placed(manifest), strict=True)):
+        path = source.path(number)
+        if file.header_size is None:
+            data = read_listed(source.folder, file)
+            if file.name != layout.INDEX:
+                trainer_from_bytes(data, path)
+            continue
+        assert file.header_digest is not None
+        if not verify_header(source, number):
+            damaged[number] = dict[str, None]()
+            continue
+        if file_digest(file.header_digest, (block for *_, chunk in chunks for block in chunk.blocks)) != file.digest:
+            raise FormatError(f"{path}: the manifest's digest of the file is not that of its blocks")
+        _compare_header(source, number, chunks)
+    raise_if_damaged(source, damaged)
+
+
+def _compare_header(source: Source, number: int, chunks: list[tuple[int, int, manifests.Entry, manifests.Chunk]]) -> None:
+    """Manifest and safetensors header must say the same, or tools that read only one of them would see other values."""
+    file, path, reader = source.manifest.files[number], source.path(number), source.reader(number)
+    assert file.header_size is not None
+    header = bytes(reader.view(0, file.header_size))
+    if safetensors.header_size(header[:8], file.size, path) != file.header_size:
+        raise FormatError(f"{path}: its header has another length than the manifest says")
+    tensors = safetensors.parse_header(header[8:], file.size, path)
+    described = {}
+    for start, stop, entry, chunk in chunks:
+        box = chunk.box(entry.shape)
+        name = entry.name if chunk.offset is None else f"{entry.name}@{','.join(map(str, box.offset))}"
+        described[name] = safetensors.Tensor(entry.dtype, box.shape, (start - file.header_size, stop - file.header_size))
+    if described != tensors:
+        names = sorted(n for n in {*described, *tensors} if described.get(n) != tensors.get(n))
+        raise FormatError(f"{path}: header and manifest disagree on {', '.join(map(repr, names[:10]))}")
+
+
+def clean_checkpoint(checkpoint_dir: Path, *, delete_dir: bool = False) -> list[int]:
+    """Delete every checkpoint of a run, pinned ones too, with what dead writers left; returns their serials.
+
+    Nothing foreign is touched. Incomplete checkpoints are not deleted either: they may be another program's.
+
+    Args:
+        checkpoint_dir: the run folder; nothing happens if it does not exist.
+        delete_dir: whether to remove the folder too, if it is empty then.
+    """
+    run = resolve(checkpoint_dir)
+    with storage_errors(f"cannot clean {run}"):
+        gone = []
+        for found in sorted(complete(run), key=lambda f: f.serial):
+            commit.retire(found.folder, found.serial)
+            gone.append(found.serial)
+        commit.sweep(run)
+        if delete_dir and run.store.stat(run.path) is not None and not run.store.list(run.path):
+            run.store.remove_folder(run.path)
+            run.store.sync_folder(run.parent.path)
+        return gone
+
+
+def prune(checkpoint_dir: Path, *, keep: int, keep_period: int | None = None) -> list[int]:
+    """Delete all but the newest complete checkpoints of a run, and what dead writers left; returns the deleted serials.
+
+    Args:
+        checkpoint_dir: the run folder.
+        keep: how many of the newest stay; pinned ones stay besides.
+        keep_period: those whose step (serial, if it has none) is a multiple of this stay too.
+
+    Raises:
+        ValueError: a number is below 1.
+        StorageError: the system refused an operation.
+    """
+    rules = retention.Rules(newest=keep, period=keep_period)
+    run = resolve(checkpoint_dir)
+    with storage_errors(f"cannot prune {run}"):
+        gone = retention.prune(run, rules)
+        commit.sweep(run)
+    return gone
+
+
+def _pin_of(checkpoint_dir: Path, serial: int) -> Location:
+    folder, _ = catalog.locate(resolve(checkpoint_dir), serial)
+    catalog.read_manifest(folder)
+    return folder / layout.PINNED
+
+
+def pin(checkpoint_dir: Path, serial: int) -> None:
+    """Keep a checkpoint whatever the rules of rotation say, until `unpin`; durable when this returns.
+
+    Raises:
+        CheckpointNotFoundError: there is no such complete checkpoint.
+    """
+    with storage_errors(f"cannot pin checkpoint_{serial}"):
+        pinned = _pin_of(checkpoint_dir, serial)
+        with contextlib.suppress(FileExistsError):
+            commit.write_small(pinned, b"")
+        pinned.store.sync_folder(pinned.parent.path)
+
+
+def unpin(checkpoint_dir: Path, serial: int) -> None:
+    """Let rotation delete a checkpoint again."""
+    with storage_errors(f"cannot unpin checkpoint_{serial}"):
+        pinned = _pin_of(checkpoint_dir, serial)
+        with contextlib.suppress(FileNotFoundError):
+            pinned.store.remove(pinned.path)
+        pinned.store.sync_folder(pinned.parent.path)
+
+
+def export(path: Path, out: Path, *, serial: int | None = None) -> list[str]:
+    """Make a `save_params` folder out of a checkpoint's parameters: by hard links, where the file system has them.
+
+    Args:
+        path: a run folder (its newest complete checkpoint is taken), or a checkpoint's own folder.
+        out: the new folder; an earlier save there is replaced as `save_params` does it.
+        serial: which checkpoint of a run.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        CheckpointNotFoundError: there is no complete checkpoint.
+        ValueError: it holds no parameters.
+        ForeignFolderError: the folder is not Holdfast's own.
+    """
+    source, target = resolve(path), resolve(out)
+    with storage_errors(f"cannot export {source}"):
+        folder, _ = catalog.locate(source, serial)
+        manifest = catalog.read_manifest(folder)
+    manifests.check(manifest, str(folder / layout.MANIFEST))
+    kept = [file.name for file in manifest.files if layout.is_parameter_file(file.name)]
+    if not kept:
+        raise ValueError(f"{folder} holds no parameters: mark them by holdfast.parameters() when it is saved")
+    numbers = {old: kept.index(file.name) for old, file in enumerate(manifest.files) if file.name in kept}
+
+    def fill(attempt: commit.Attempt) -> bytes:
+        with storage_errors(f"cannot export into {attempt.folder}"):
+            for name in kept:
+                copy_file(folder / name, attempt.folder / name)
+        return manifests.to_bytes(
+            msgspec.structs.replace(
+                manifest,
+                content="params",
+                serial=None,
+                attempt=attempt.id,
+                files=tuple(file for file in manifest.files if file.name in kept),
+                variables=tuple(
+                    msgspec.structs.replace(
+                        entry, chunks=tuple(msgspec.structs.replace(c, file=numbers[c.file]) for c in entry.chunks)
+                    )
+                    for entry in manifest.variables
+                    if entry.kind == "parameter"
+                ),
+            )
+        )
+
+    replace_folder(target, 0, fill)
+    return kept

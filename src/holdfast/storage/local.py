@@ -1,0 +1,341 @@
+"""LocalStore: a file system of this machine. Direct I/O, exchange of folders and locks are used where trying shows they work."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import stat
+import sys
+import threading
+from os import PathLike
+
+from holdfast.storage.base import Claim, Entry, Location, Reader, Store, Writer
+
+_O_DIRECT = getattr(os, "O_DIRECT", 0)
+_RWF_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+_MADV_POPULATE_READ = 22  # Linux 5.14; Python has no name for it yet
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+_CANNOT = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL}
+_NO_LINKS = _CANNOT | {errno.EPERM, errno.EXDEV, errno.EMLINK}
+_MAX_BUFFERS = 1024  # IOV_MAX of Linux
+
+
+def renameat2(source: str, target: str, flags: int) -> None:
+    """Linux's renameat2, which Python's library lacks; elsewhere OSError(ENOSYS)."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), source)
+    if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(flags)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), source, None, target)
+
+
+def _sync(fd: int) -> None:
+    if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: fsync leaves the data in the drive's cache
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(fd)
+
+
+def _retried(error: OSError) -> bool:
+    return error.errno == errno.EINTR  # Python retries by itself (PEP 475), but not below every file system
+
+
+class _LocalWriter:
+    def __init__(self, fd: int, path: str, direct: bool) -> None:
+        self._fd, self._path, self.direct = fd, path, direct
+        self._lock = threading.Lock()
+
+    def write_at(self, buffer: memoryview, offset: int) -> None:
+        while buffer:
+            try:
+                written = os.pwrite(self._fd, buffer, offset)
+            except OSError as error:
+                if _retried(error):
+                    continue
+                if error.errno == errno.EINVAL and self._leave_direct():
+                    continue  # the file system took the flag and refuses the write
+                error.filename = error.filename or self._path
+                raise
+            if written == 0:
+                raise OSError(errno.EIO, "wrote nothing", self._path)
+            if self.direct and written % 4096 and written < len(buffer):
+                self._leave_direct()  # the rest is no longer aligned
+            buffer, offset = buffer[written:], offset + written
+
+    def _leave_direct(self) -> bool:
+        with self._lock:
+            flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+            if not flags & _O_DIRECT:
+                was, self.direct = self.direct, False
+                return was  # another thread has just left it: try again
+            fcntl.fcntl(self._fd, fcntl.F_SETFL, flags & ~_O_DIRECT)
+            self.direct = False
+            return True
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    def sync(self) -> None:
+        _sync(self._fd)
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class _LocalReader:
+    def __init__(self, fd: int, path: str, size: int) -> None:
+        self._fd, self._path, self.size = fd, path, size
+        self._direct_fd: int | None = None
+        self._map: mmap.mmap | None = None
+        self._lock = threading.Lock()
+
+    def read_into(self, buffers: list[memoryview], offset: int) -> int:
+        total = 0
+        pending = [b for b in buffers if b]
+        while pending:
+            try:
+                count = os.preadv(self._fd, pending[:_MAX_BUFFERS], offset + total)
+            except OSError as error:
+                if _retried(error):
+                    continue
+                error.filename = error.filename or self._path
+                raise
+            if count == 0:
+                return total
+            total += count
+            while pending and count >= len(pending[0]):
+                count -= len(pending.pop(0))
+            if count:
+                pending[0] = pending[0][count:]
+        return total
+
+    def read_direct(self, buffer: memoryview, offset: int) -> int:
+        fd = self._direct()
+        if fd < 0:
+            return self.read_into([buffer], offset)
+        try:
+            count = os.preadv(fd, [buffer], offset)
+        except OSError as error:
+            if error.errno not in _CANNOT and not _retried(error):
+                error.filename = error.filename or self._path
+                raise
+            return self.read_into([buffer], offset)
+        if count < len(buffer) and offset + count < self.size:  # cut short, not at the end of the file
+            return count + self.read_into([buffer[count:]], offset + count)
+        return count
+
+    def _direct(self) -> int:
+        with self._lock:
+            if self._direct_fd is None:
+                try:
+                    self._direct_fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | _O_DIRECT) if _O_DIRECT else -1
+                except OSError:
+                    self._direct_fd = -1
+                # The name may lead elsewhere by now, if a rotation came between.
+                if self._direct_fd >= 0 and not os.path.samestat(os.fstat(self._direct_fd), os.fstat(self._fd)):
+                    os.close(self._direct_fd)
+                    self._direct_fd = -1
+            return self._direct_fd
+
+    def is_cached(self, offset: int, length: int) -> bool:
+        if not _RWF_NOWAIT or not length:
+            return True
+        try:
+            probe = [memoryview(bytearray(1))]
+            return all(os.preadv(self._fd, probe, at, _RWF_NOWAIT) for at in (offset, offset + length // 2, offset + length - 1))
+        except OSError as error:
+            return error.errno in _CANNOT  # the file system does not tell: the ordinary way is never wrong
+
+    def view(self, offset: int, length: int) -> memoryview:
+        if length == 0:
+            return memoryview(b"")
+        with self._lock:
+            if self._map is None:
+                if os.fstat(self._fd).st_size < offset + length:
+                    raise OSError(errno.EIO, "the file has become shorter", self._path)
+                self._map = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
+            mapped = self._map
+        # Faults all pages at once, which takes half the time, and turns a disk's error into an exception: touching an
+        # unreadable page would kill the process.
+        start = offset - offset % mmap.PAGESIZE
+        try:
+            mapped.madvise(_MADV_POPULATE_READ, start, offset + length - start)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # before Linux 5.14
+                raise OSError(errno.EIO, os.strerror(errno.EIO), self._path) from error
+        except ValueError:
+            pass  # no such advice on this system
+        return memoryview(mapped)[offset : offset + length]
+
+    def forget(self, offset: int, length: int) -> None:
+        start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        if self._map is not None and offset + length > start:
+            self._map.madvise(mmap.MADV_DONTNEED, start, offset + length - start)
+
+    def close(self) -> None:
+        for fd in (self._fd, self._direct_fd):
+            if fd is not None and fd >= 0:
+                os.close(fd)
+        self._fd, self._direct_fd = -1, -1
+        self._map = None  # unmapped with the last view of it
+
+
+class _LocalClaim:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _kind(mode: int) -> str:
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
+
+
+class LocalStore:
+    """The file system of this machine. Two of them are the same store."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LocalStore)
+
+    def __hash__(self) -> int:
+        return hash(LocalStore)
+
+    def list(self, path: str) -> list[Entry]:
+        found = []
+        with os.scandir(path) as entries:
+            for entry in entries:
+                try:
+                    info = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # deleted since
+                found.append(_entry(entry.name, info))
+        return found
+
+    def stat(self, path: str) -> Entry | None:
+        try:
+            info = os.stat(path, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return _entry(path.rpartition("/")[2], info)
+
+    def make_folder(self, path: str) -> None:
+        os.mkdir(path)
+
+    def create(self, path: str, size: int, *, direct: bool = False) -> Writer:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        fd, direct = _open_direct(path, flags) if direct and _O_DIRECT else (os.open(path, flags, 0o666), False)
+        if direct:
+            try:
+                os.posix_fallocate(fd, 0, max(size, 1))  # a full disk shows now, and extents are made once
+            except OSError as error:
+                if error.errno not in _CANNOT and not _retried(error):
+                    os.close(fd)
+                    error.filename = error.filename or path
+                    raise
+        return _LocalWriter(fd, path, direct)
+
+    def open(self, path: str) -> Reader:
+        # O_NONBLOCK: opening a FIFO that somebody put in a file's place must not wait for its other end.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return _LocalReader(fd, path, info.st_size)
+
+    def sync_folder(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _sync(fd)
+        finally:
+            os.close(fd)
+
+    def rename(self, source: str, target: str) -> None:
+        os.rename(source, target)
+
+    def exchange(self, a: str, b: str) -> bool:
+        try:
+            renameat2(a, b, _RENAME_EXCHANGE)
+        except OSError as error:
+            if error.errno in _CANNOT:
+                return False
+            raise
+        return True
+
+    def link(self, source: str, target: str) -> bool:
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                return False
+            raise
+        return True
+
+    def remove(self, path: str) -> None:
+        os.unlink(path)
+
+    def remove_folder(self, path: str) -> None:
+        os.rmdir(path)
+
+    def claim(self, path: str) -> Claim | None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever removes a folder renames it first, while holding its lock: so if the name still leads here
+            # now, nobody is going to.
+            if os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd)):
+                return _LocalClaim(fd)
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        except OSError as error:
+            os.close(fd)
+            raise OSError(errno.ENOTSUP, error.strerror, path) if error.errno in _NO_LOCKS else error from None
+        os.close(fd)
+        return None
+
+    def free_bytes(self, path: str) -> int | None:
+        try:
+            info = os.statvfs(path)
+        except OSError:
+            return None
+        return info.f_bavail * info.f_frsize
+
+    def at(self, path: str | PathLike[str]) -> Location:
+        """The location of a path; links in it are followed now, and no longer later."""
+        return Location(self, os.path.realpath(path))
+
+
+def _entry(name: str, info: os.stat_result) -> Entry:
+    return Entry(name, _kind(info.st_mode), info.st_size, info.st_mtime)  # type: ignore[arg-type]
+
+
+def _open_direct(path: str, flags: int) -> tuple[int, bool]:
+    try:
+        return os.open(path, flags | _O_DIRECT, 0o666), True
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    # Some kernels make the file before they refuse the flag.
+    return os.open(path, flags & ~os.O_EXCL, 0o666), False
+
+
+def resolve(path: str | PathLike[str] | Location) -> Location:
+    """The location that a caller means by a path."""
+    return path if isinstance(path, Location) else LocalStore().at(path)
+
+
+_STORE: type[Store] = LocalStore
