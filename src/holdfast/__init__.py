@@ -25,7 +25,7 @@ from holdfast.manager import CheckpointManager, SaveHandle
 from holdfast.reading import Checkpoint, LazyVariable, open
 from holdfast.runs import VerifyReport, clean_checkpoint, export, latest_serial, pin, prune, serials, unpin, verify
 from holdfast.saving import save_checkpoint, save_params, save_persistables, save_vars
-from holdfast.storage import Location, LocalStore, MemoryStore
+from holdfast.storage import LocalStore, Location, MemoryStore
 from holdfast.variables import Variable, is_checkpoint_variable, is_parameter, is_persistable, select
 
 __all__ = [

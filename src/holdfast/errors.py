@@ -117,6 +117,10 @@ class ForeignFolderError(HoldfastError, FileExistsError):
 class StorageError(HoldfastError, OSError):
     """An operation on files failed; `errno` is the system's, `__cause__` the original error."""
 
+    def __str__(self) -> str:
+        # OSError writes its number and file name in its own way, once these attributes are set.
+        return str(self.args[0]) if self.args else ""
+
     @classmethod
     def of(cls, error: OSError, doing: str) -> StorageError:
         """The StorageError for `error`, which came up while `doing`; raise it `from` that error."""

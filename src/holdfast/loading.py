@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -165,7 +166,9 @@ def load_checkpoint(
     """
     rules = match.Rules(strict, rename, skip, cast)
     found = scan(state)
-    return _load(found, checkpoint_dir, serial, is_checkpoint_variable, None, rules, verify, progress, trainer_id=trainer_id)
+    return _load(
+        found, checkpoint_dir, serial, is_checkpoint_variable, None, rules, verify, progress, trainer_id=trainer_id
+    )
 
 
 @dataclass(slots=True)
@@ -204,6 +207,9 @@ def _load(
         manifest = checkpoint.manifest
         if not is_bare(manifest):
             manifests.check(manifest, f"{checkpoint.path}/{layout.MANIFEST}")
+        if rules.rename is not None:
+            names = {entry.name for entry in manifest.variables} | set(checkpoint.trainer(trainer_id or 0)[1])
+            rules = dataclasses.replace(rules, rename=match.renaming(names, rules.rename))
         entries = [e for e in manifest.variables if only is not None or predicate(e.variable)]
         if only is not None:
             targets = match.match_names([e.name for e in entries], sorted(only), rules)
@@ -211,9 +217,9 @@ def _load(
         plan = _plan(found, items, entries, checkpoint, rules, trainer_id)
         nbytes = sum(w.chunk.nbytes for w in plan.wanted)
         verified = checkpoint.verified
-        _check_in_advance(checkpoint._source, plan, verify=verified, everything=verify == "before")
+        _check_in_advance(checkpoint.source, plan, verify=verified, everything=verify == "before")
         with metered("load", nbytes, progress) as meter:
-            read_chunks(checkpoint._source, plan.wanted, verify=verified, meter=meter)
+            read_chunks(checkpoint.source, plan.wanted, verify=verified, meter=meter)
         for assign in plan.assign:
             assign()
     report = LoadReport(
@@ -246,7 +252,12 @@ def _warn_of_newer(run: Location, serial: int) -> None:
 
 
 def _plan(
-    found: Scan, items: list[Item], entries: list[Entry], checkpoint: Checkpoint, rules: match.Rules, trainer_id: int | None
+    found: Scan,
+    items: list[Item],
+    entries: list[Entry],
+    checkpoint: Checkpoint,
+    rules: match.Rules,
+    trainer_id: int | None,
 ) -> _Plan:
     plan = _Plan(files=[file.name for file in checkpoint.manifest.files])
     problems: list[Problem] = []
@@ -258,7 +269,9 @@ def _plan(
     referred = {value.name: references(content) for value, content in pieces if value.is_object}
     for name, refs in referred.items():
         if absent := [r for r in refs if r not in by_name]:
-            raise FormatError(f"{checkpoint.path}: the value {name!r} refers to {absent[0]!r}, which is not in the checkpoint")
+            raise FormatError(
+                f"{checkpoint.path}: the value {name!r} refers to {absent[0]!r}, which is not in the checkpoint"
+            )
     taken = {r for name, refs in referred.items() if name not in owners for r in refs}
     plan.names = match.match_names([n for n in by_name if n not in taken], [i.variable.name for i in items], rules)
     problems += match.name_problems(plan.names, rules)
@@ -280,7 +293,11 @@ def _plan(
             target = np.empty(variable.shape, dtypes.to_numpy(variable.dtype))
             arrays[source] = own[variable.name] = target
         elif not target.flags.writeable:
-            problems.append(Problem("unwritable", variable.name, f"{variable.name!r}: the target's array is read-only; copy it first"))
+            problems.append(
+                Problem(
+                    "unwritable", variable.name, f"{variable.name!r}: the target's array is read-only; copy it first"
+                )
+            )
             continue
         _want(plan, entry, variable, target)
     for refs in referred.values():
@@ -310,11 +327,20 @@ def _want(plan: _Plan, entry: Entry, variable: Variable, target: np.ndarray) -> 
     if casts and not match.can_widen(entry.dtype, variable.dtype):
         plan.narrowing.append((entry, variable.name, variable.dtype))
     plan.wanted += wanted_chunks(entry, target)
-    plan.loaded.append(LoadedVariable(variable.name, entry.name, plan.files[entry.chunks[0].file], entry.nbytes, entry.dtype if casts else None))
+    plan.loaded.append(
+        LoadedVariable(
+            variable.name, entry.name, plan.files[entry.chunks[0].file], entry.nbytes, entry.dtype if casts else None
+        )
+    )
 
 
 def _values_of(
-    found: Scan, checkpoint: Checkpoint, rules: match.Rules, trainer_id: int | None, plan: _Plan, problems: list[Problem]
+    found: Scan,
+    checkpoint: Checkpoint,
+    rules: match.Rules,
+    trainer_id: int | None,
+    plan: _Plan,
+    problems: list[Problem],
 ) -> list[tuple[Value, Any]]:
     """The values of the target that are to be replaced, and what by."""
     if trainer_id is None:
@@ -329,7 +355,7 @@ def _values_of(
         )
     plan.trainer_args, held = checkpoint.trainer(trainer_id)
     targets = {value.name: value for value in found.values}
-    plan.values = match.match_names(list(held), list(targets), _for_values(rules, held))
+    plan.values = match.match_names(list(held), list(targets), rules)
     problems += match.name_problems(plan.values, rules)
     pieces = []
     for name, source in plan.values.pairs.items():
@@ -338,20 +364,15 @@ def _values_of(
             problems.append(Problem("kind", name, f"{name!r}: {reason}"))
         elif value.put is None and not _same(content, value.value):
             problems.append(
-                Problem("unwritable", name, f"{name!r}: stands in a tuple, which cannot be changed; make it a list or a dict")
+                Problem(
+                    "unwritable",
+                    name,
+                    f"{name!r}: stands in a tuple, which cannot be changed; make it a list or a dict",
+                )
             )
         else:
             pieces.append((value, content))
     return pieces
-
-
-def _for_values(rules: match.Rules, held: Collection[str]) -> match.Rules:
-    """The rules with only such renamings as concern values: each key need not name a variable and a value too."""
-    rename = rules.rename
-    if rename is None or callable(rename):
-        return rules
-    concerned = {k: v for k, v in rename.items() if any(n == k or (k.endswith(".") and n.startswith(k)) for n in held)}
-    return match.Rules(rules.strict, concerned, rules.skip, rules.cast)
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -399,7 +420,7 @@ def _shared_memory(items: Sequence[Item], plan: _Plan, by_name: dict[str, Entry]
 def _interleaved(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays lie in the same range without sharing an element, as the columns of a matrix do."""
     try:
-        return not np.shares_memory(a, b, max_work=10_000)
+        return not np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return False
 
@@ -419,7 +440,9 @@ def _check_in_advance(source: Source, plan: _Plan, *, verify: bool, everything: 
             read_chunks(source, [Wanted(w.entry, w.chunk) for w in plan.wanted], verify=True, meter=meter)
         losses = match.Losses()
         inspected = [
-            Wanted(entry, chunk, None, losses.inspector(name, dtype)) for entry, name, dtype in plan.narrowing for chunk in entry.chunks
+            Wanted(entry, chunk, None, losses.inspector(name, dtype))
+            for entry, name, dtype in plan.narrowing
+            for chunk in entry.chunks
         ]
         read_chunks(source, inspected, verify=verify, meter=meter)
     if losses.found:

@@ -121,7 +121,11 @@ class CheckpointManager:
         if type(step) is not int or step < 0:
             raise ValueError(f"step must be a whole number from 0, not {step!r}")
         if not force and step % self._interval:
-            return SaveHandle(step, None, f"step {step} is not a multiple of save_interval_steps={self._interval}; force=True saves it")
+            return SaveHandle(
+                step,
+                None,
+                f"step {step} is not a multiple of save_interval_steps={self._interval}; force=True saves it",
+            )
         serial = commit_checkpoint(
             state, self._run, trainer_id=0, trainer_args=trainer_args, rules=self._rules, step=step, metrics=metrics,
             progress=progress,
@@ -175,8 +179,8 @@ class CheckpointManager:
                 failures.append((candidate, error))
         listed = "\n".join(f"  checkpoint_{number}: {error}" for number, error in failures)
         raise RestoreError(
-            f"none of the {len(failures)} checkpoints in {self._run} can be restored, and the state may be overwritten in part; do not "
-            f"train on from it:\n{listed}",
+            f"none of the {len(failures)} checkpoints in {self._run} can be restored, and the state may be overwritten in "
+            f"part; do not train on from it:\n{listed}",
             failures,
         ) from failures[-1][1]
 
@@ -190,10 +194,14 @@ class CheckpointManager:
                 of_step = [f.serial for f in reversed(found) if f.manifest.step == step]
                 if not of_step:
                     known = ", ".join(str(f.manifest.step) for f in found) or "none"
-                    raise CheckpointNotFoundError(f"no complete checkpoint of step {step} in {self._run}; steps there: {known}")
+                    raise CheckpointNotFoundError(
+                        f"no complete checkpoint of step {step} in {self._run}; steps there: {known}"
+                    )
                 return of_step[:1]
             # Whatever is named like a checkpoint and is not empty: an unreadable one must not look like "nothing saved".
-            serials = [number for number, is_folder in catalog.candidates(self._run) if is_folder and self._is_started(number)]
+            serials = [
+                number for number, is_folder in catalog.candidates(self._run) if is_folder and self._is_started(number)
+            ]
             if not serials:
                 raise CheckpointNotFoundError(f"no checkpoint in {self._run}: nothing was saved there yet")
             return serials

@@ -115,9 +115,9 @@ class LazyVariable:
 
 
 def _frozen(array: Any) -> np.ndarray:
-    array = np.asarray(array)
-    array.flags.writeable = False
-    return array
+    made: np.ndarray = np.asarray(array)
+    made.flags.writeable = False
+    return made
 
 
 class Checkpoint(Mapping[str, LazyVariable]):
@@ -130,11 +130,13 @@ class Checkpoint(Mapping[str, LazyVariable]):
         verified: whether reads check digests; False for a safetensors file that has none.
     """
 
-    def __init__(self, folder: Location, serial: int | None, manifest: Manifest, *, verify: bool, path: str = "") -> None:
+    def __init__(
+        self, folder: Location, serial: int | None, manifest: Manifest, *, verify: bool, path: str = ""
+    ) -> None:
         self.path = path or str(folder)
         self.serial, self.manifest, self.verified = serial, manifest, verify
         self._folder = folder
-        self._source = Source(folder, manifest)
+        self.source = Source(folder, manifest)
         self._record = str(folder / layout.MANIFEST)
         self._entries = manifests.by_name(manifest, self._record)
 
@@ -210,22 +212,24 @@ class Checkpoint(Mapping[str, LazyVariable]):
         made = {entry.name: np.empty(entry.shape, dtypes.to_numpy(entry.dtype)) for entry in entries}
         wanted = [w for entry in entries for w in wanted_chunks(entry, made[entry.name])]
         with metered("load", sum(entry.nbytes for entry in entries), progress) as meter:
-            read_chunks(self._source, wanted, verify=self.verified, meter=meter)
+            read_chunks(self.source, wanted, verify=self.verified, meter=meter)
         return made
 
     def close(self) -> None:
         """Release all files. Arrays that were read stay valid."""
-        self._source.close()
+        self.source.close()
 
     def __enter__(self) -> Checkpoint:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _bytes(self, entry: Entry, chunk: Chunk, start: int, stop: int) -> memoryview:
         """Bytes `start` to `stop` of a chunk; verified together with the rest of the blocks they lie in."""
-        reader = self._source.reader(chunk.file)
+        reader = self.source.reader(chunk.file)
         base = chunk.range[0]
         if not self.verified:
             return reader.view(base + start, stop - start)
@@ -235,14 +239,14 @@ class Checkpoint(Mapping[str, LazyVariable]):
             with reader.view(base + lo, hi - lo) as view:
                 digest.update(view)
             if digest.hexdigest() != chunk.blocks[number]:
-                raise_if_damaged(self._source, {chunk.file: {entry.name: None}})
+                raise_if_damaged(self.source, {chunk.file: {entry.name: None}})
         return reader.view(base + start, stop - start)
 
 
 def wanted_chunks(entry: Entry, target: np.ndarray) -> Iterator[Wanted]:
     """What to read for a whole variable, into an array of its shape."""
     for chunk in entry.chunks:
-        yield Wanted(entry, chunk, target if chunk.offset is None else target[(..., *chunk.box(entry.shape).slices)])
+        yield Wanted(entry, chunk, target if chunk.offset is None else target[chunk.box(entry.shape).index])
 
 
 def read_listed(folder: Location, file: File) -> bytes:
@@ -255,7 +259,9 @@ def read_listed(folder: Location, file: File) -> bytes:
     with storage_errors(f"cannot read {path}"):
         data = catalog.read_small(path)
     if hexdigest(data) != file.digest:
-        raise CorruptCheckpointError(f"{path} is damaged: its digest does not match. Use an older checkpoint or a copy", path=str(path))
+        raise CorruptCheckpointError(
+            f"{path} is damaged: its digest does not match. Use an older checkpoint or a copy", path=str(path)
+        )
     return data
 
 
@@ -303,7 +309,14 @@ def _of_safetensors(location: Location) -> Manifest:
     finally:
         reader.close()
     entries = tuple(
-        Entry(name, "parameter", True, t.dtype, t.shape, (Chunk(0, (size + t.data_offsets[0], size + t.data_offsets[1]), ()),))
+        Entry(
+            name,
+            "parameter",
+            True,
+            t.dtype,
+            t.shape,
+            (Chunk(0, (size + t.data_offsets[0], size + t.data_offsets[1]), ()),),
+        )
         for name, t in tensors.items()
     )
     for entry in entries:

@@ -111,7 +111,9 @@ def _verify_files(source: Source) -> None:
     raise_if_damaged(source, damaged)
 
 
-def _compare_header(source: Source, number: int, chunks: list[tuple[int, int, manifests.Entry, manifests.Chunk]]) -> None:
+def _compare_header(
+    source: Source, number: int, chunks: list[tuple[int, int, manifests.Entry, manifests.Chunk]]
+) -> None:
     """Manifest and safetensors header must say the same, or tools that read only one of them would see other values."""
     file, path, reader = source.manifest.files[number], source.path(number), source.reader(number)
     assert file.header_size is not None
@@ -123,7 +125,9 @@ def _compare_header(source: Source, number: int, chunks: list[tuple[int, int, ma
     for start, stop, entry, chunk in chunks:
         box = chunk.box(entry.shape)
         name = entry.name if chunk.offset is None else f"{entry.name}@{','.join(map(str, box.offset))}"
-        described[name] = safetensors.Tensor(entry.dtype, box.shape, (start - file.header_size, stop - file.header_size))
+        described[name] = safetensors.Tensor(
+            entry.dtype, box.shape, (start - file.header_size, stop - file.header_size)
+        )
     if described != tensors:
         names = sorted(n for n in {*described, *tensors} if described.get(n) != tensors.get(n))
         raise FormatError(f"{path}: header and manifest disagree on {', '.join(map(repr, names[:10]))}")

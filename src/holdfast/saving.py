@@ -59,7 +59,7 @@ def save_params(state: Any, path: Path, *, progress: ProgressOption = None) -> N
     found = scan(state)
     if not found.marked:
         found = scan(state, "parameter")
-    _save_alone(found, path, "params", _selected(found, predicate=is_parameter), progress)
+    _save_alone(path, "params", _selected(found, predicate=is_parameter), progress)
 
 
 def save_persistables(state: Any, path: Path, *, progress: ProgressOption = None) -> None:
@@ -68,7 +68,7 @@ def save_persistables(state: Any, path: Path, *, progress: ProgressOption = None
     Values and random generators are not variables: `save_checkpoint` saves those too.
     """
     found = scan(state)
-    _save_alone(found, path, "variables", _selected(found), progress)
+    _save_alone(path, "variables", _selected(found), progress)
 
 
 def save_vars(
@@ -92,7 +92,7 @@ def save_vars(
         ValueError: nothing is chosen, `vars` names what is not there, or a temporary variable is chosen.
     """
     found = scan(state)
-    _save_alone(found, path, "variables", _selected(found, predicate=predicate, vars=vars), progress)
+    _save_alone(path, "variables", _selected(found, predicate=predicate, vars=vars), progress)
 
 
 def save_checkpoint(
@@ -151,7 +151,9 @@ def commit_checkpoint(
 ) -> int:
     """`save_checkpoint` with every rule of retention."""
     if trainer_id != 0:
-        raise ValueError(f"trainer_id={trainer_id!r}: only trainer 0 can save; checkpoints of several trainers are not supported yet")
+        raise ValueError(
+            f"trainer_id={trainer_id!r}: only trainer 0 can save; checkpoints of several trainers are not supported yet"
+        )
     if step is not None and (type(step) is not int or step < 0):
         raise ValueError(f"step must be a whole number from 0, not {step!r}")
     numbers = _checked_metrics(metrics)
@@ -165,15 +167,19 @@ def commit_checkpoint(
     start = time.monotonic()
     with commit.storage_errors(f"cannot write in {run}"):
         if run.store.stat((run / layout.MANIFEST).path) is not None:
-            raise ForeignFolderError(f"{run} is a checkpoint itself; save into the folder that it is in, or into another")
+            raise ForeignFolderError(
+                f"{run} is a checkpoint itself; save into the folder that it is in, or into another"
+            )
         commit.make_folders(run)
         commit.sweep(run)
-        serial = max(commit.used_serials(run)) + 1
+        serial = commit.next_serial(run)
     save = _Save("checkpoint", items, {layout.trainer_file(trainer_id): trainer}, step=step, metrics=numbers)
     with commit.attempt(run, str(serial), save.needed_bytes) as attempt:
         save.write(attempt, progress)
         serial = attempt.commit_serial(serial, save.manifest)
-    log.info("saved %s: %d bytes in %.3f s", run / layout.checkpoint_folder(serial), save.nbytes, time.monotonic() - start)
+    log.info(
+        "saved %s: %d bytes in %.3f s", run / layout.checkpoint_folder(serial), save.nbytes, time.monotonic() - start
+    )
     retention.prune(run, rules)
     return serial
 
@@ -211,7 +217,7 @@ def _selected(
     return [item for item in found.items if item.variable.name in chosen]
 
 
-def _save_alone(found: Scan, path: Path, content: Content, items: list[Item], progress: ProgressOption) -> None:
+def _save_alone(path: Path, content: Content, items: list[Item], progress: ProgressOption) -> None:
     target = resolve(path)
     save = _Save(content, items, {})
     start = time.monotonic()
@@ -263,19 +269,25 @@ def foreign_files(target: Location) -> list[str]:
     if not entries:
         return []
     if layout.MANIFEST not in entries:
-        raise ForeignFolderError(f"{target} is not empty and holds no save of Holdfast; it is never replaced. Choose another folder")
+        raise ForeignFolderError(
+            f"{target} is not empty and holds no save of Holdfast; it is never replaced. Choose another folder"
+        )
     ours = {layout.MANIFEST}
     try:
         manifest = from_bytes(catalog.read_small(target / layout.MANIFEST), str(target / layout.MANIFEST))
         ours |= {file.name for file in manifest.files}
     except FormatError as error:
-        raise ForeignFolderError(f"{target} holds a manifest.json that is not a sound one of Holdfast ({error}); remove it yourself") from error
+        raise ForeignFolderError(
+            f"{target} holds a manifest.json that is not a sound one of Holdfast ({error}); remove it yourself"
+        ) from error
     if manifest.content == "checkpoint":
-        raise ForeignFolderError(f"{target} is a checkpoint of a run; save_params never replaces one. Choose another folder")
+        raise ForeignFolderError(
+            f"{target} is a checkpoint of a run; save_params never replaces one. Choose another folder"
+        )
     foreign = [e for e in entries.values() if e.name not in ours]
     if stuck := [e.name for e in foreign if e.kind != "file" or layout.is_listable(e.name)]:
         raise ForeignFolderError(
-            f"{target} holds {', '.join(sorted(stuck))} beside the save: not Holdfast's own, and they cannot be kept. Move them away"
+            f"{target} holds {', '.join(sorted(stuck))} beside the save; they are not Holdfast's own, and cannot be kept. Move them"
         )
     return [e.name for e in foreign]
 

@@ -207,12 +207,14 @@ class _Scanner:
                     self.add_value(_join(name, key), child, _Place(node, key), mark)
             return True
         if is_random(node):
-            self._add(Value(name, random_value(node), lambda v, _: set_random(node, v), lambda v: random_problem(node, v)), mark)
+            self._add(
+                Value(name, random_value(node), lambda v, _: set_random(node, v), lambda v: random_problem(node, v)),
+                mark,
+            )
             return True
-        if callable(getattr(node, "state_dict", None)) and callable(getattr(node, "load_state_dict", None)):
-            if not isinstance(node, type):
-                self._add_object(name, node, mark)
-                return True
+        if _has_state(node):
+            self._add_object(name, node, mark)
+            return True
         return False
 
     def add_value(self, name: str, value: Any, place: _Place | _InMark, mark: _Mark) -> None:
@@ -244,7 +246,9 @@ class _Scanner:
         if isinstance(array, np.ma.MaskedArray):
             self._problems[name] = "a masked array would lose its mask; save .data and .mask"
         elif dtype is None:
-            self._problems[name] = f"dtype {array.dtype} is not one that the format holds ({', '.join(dtypes.ITEMSIZE)})"
+            self._problems[name] = (
+                f"dtype {array.dtype} is not one that the format holds ({', '.join(dtypes.ITEMSIZE)})"
+            )
         else:
             self._scan.items.append(Item(Variable(name, mark.kind, mark.trainable, dtype, array.shape), array, owner))
 
@@ -293,6 +297,11 @@ class _InMark:
 
     def put(self, old: Any) -> Callable[[Any, dict[str, np.ndarray]], None] | None:
         return _Place([old], 0).put(old) if isinstance(old, dict | list) else None
+
+
+def _has_state(node: Any) -> bool:
+    methods = (getattr(node, "state_dict", None), getattr(node, "load_state_dict", None))
+    return all(callable(m) for m in methods) and not isinstance(node, type)
 
 
 def _with_hint(reason: str, value: Any) -> str:

@@ -51,7 +51,9 @@ def random_value(generator: RandomNumbers) -> Tagged:
 
 def random_problem(generator: RandomNumbers, value: Any) -> str | None:
     """Why a loaded value cannot be this generator's state; None if it can. Tried out on another generator of the same type."""
-    if not (isinstance(value, Tagged) and value.tag == "$random" and isinstance(value.value, list) and len(value.value) == 2):
+    if not (
+        isinstance(value, Tagged) and value.tag == "$random" and isinstance(value.value, list) and len(value.value) == 2
+    ):
         return "the checkpoint has a plain value there, the target a random number generator"
     name, state = value.value
     if name != _type_name(generator):
@@ -60,7 +62,7 @@ def random_problem(generator: RandomNumbers, value: Any) -> str | None:
         if isinstance(generator, np.random.Generator):
             _set_state(np.random.Generator(type(generator.bit_generator)()), state)
         elif isinstance(generator, np.random.RandomState):
-            _set_state(np.random.RandomState(type(generator._bit_generator)()), state)  # type: ignore[attr-defined]
+            _set_state(np.random.RandomState(type(generator._bit_generator)()), state)
         else:
             _set_state(random.Random(), state)
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError) as error:

@@ -28,7 +28,7 @@ def gather(array: np.ndarray, start: int, stop: int) -> np.ndarray:
     out = np.empty(stop - start, stored_dtype(array.dtype))
     at = 0
     for box in range_boxes(array.shape, start, stop):
-        np.copyto(out[at : at + box.size].reshape(box.shape), array[(..., *box.slices)])
+        np.copyto(out[at : at + box.size].reshape(box.shape), array[box.index])
         at += box.size
     return out.view(np.uint8)
 
@@ -37,5 +37,5 @@ def scatter(values: np.ndarray, target: np.ndarray, start: int) -> None:
     """Write flat `values` into elements `start` … of `target` in row-major order, cast to its dtype."""
     at = 0
     for box in range_boxes(target.shape, start, start + values.size):
-        np.copyto(target[(..., *box.slices)], values[at : at + box.size].reshape(box.shape), casting="unsafe")
+        np.copyto(target[box.index], values[at : at + box.size].reshape(box.shape), casting="unsafe")
         at += box.size

@@ -77,7 +77,9 @@ def read_manifest(folder: Location) -> Manifest:
         elif entry.size != file.size:
             problems.append(f"{file.name} has {entry.size:,} bytes instead of {file.size:,}")
     if problems:
-        raise CheckpointNotFoundError(f"{folder} is not complete: {'; '.join(problems)}. Copy it again, or use another checkpoint")
+        raise CheckpointNotFoundError(
+            f"{folder} is not complete: {'; '.join(problems)}. Copy it again, or use another checkpoint"
+        )
     return manifest
 
 

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
-from holdfast.errors import DiskFullError, ForeignFolderError, StorageError
+from holdfast.errors import DiskFullError, ForeignFolderError, HoldfastError, StorageError
 from holdfast.format import layout
 from holdfast.storage import Claim, Entry, Location
 
@@ -27,8 +27,8 @@ def storage_errors(doing: str) -> Iterator[None]:
     """Turn the system's errors into ours, with what was being done."""
     try:
         yield
-    except StorageError:
-        raise
+    except HoldfastError:
+        raise  # some of ours are OSErrors too
     except OSError as error:
         raise StorageError.of(error, doing) from error
 
@@ -138,7 +138,7 @@ class Attempt:
                     if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                         raise
                 self.folder.store.remove((self.folder / layout.MANIFEST).path)
-                serial = max(serial, *used_serials(self.parent)) + 1
+                serial = next_serial(self.parent)
             self.folder = self.parent / layout.checkpoint_folder(serial)
             self.parent.store.sync_folder(self.parent.path)
         self._release()
@@ -220,13 +220,23 @@ def used_serials(run: Location) -> list[int]:
     """Every serial that a name in the run folder has, complete or not, and −1: a new one is greater than all of them."""
     found = [-1]
     for entry in list_or_empty(run):
-        serial = layout.serial_of(entry.name)
         label = layout.hidden_label(entry.name)
+        serial = layout.serial_of(entry.name if label is None else layout.checkpoint_folder(label))
         if serial is not None:
             found.append(serial)
-        elif label is not None and label.isascii() and label.isdigit():
-            found.append(int(label))
     return found
+
+
+def next_serial(run: Location) -> int:
+    """A serial above every one that a name in the run folder has.
+
+    Raises:
+        StorageError: there is none left.
+    """
+    serial = max(used_serials(run)) + 1
+    if serial > layout.MAX_SERIAL:
+        raise StorageError(f"{run} holds checkpoint_{serial - 1}, the greatest serial there is; rename or remove it")
+    return serial
 
 
 def list_or_empty(folder: Location) -> list[Entry]:

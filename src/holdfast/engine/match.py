@@ -99,24 +99,40 @@ def match_names(held: Collection[str], wanted: Collection[str], rules: Rules) ->
     )
 
 
+def renaming(held: Collection[str], rename: Rename) -> Callable[[str], str]:
+    """`rename` as a function.
+
+    Args:
+        held: every name in the checkpoint, of variables and of values.
+        rename: as in `Rules`.
+
+    Raises:
+        ValueError: a mapping names what the checkpoint does not hold.
+    """
+    if rename is None or callable(rename):
+        return rename or (lambda name: name)
+    mapping = dict(rename)
+    prefixes = sorted((key for key in mapping if key.endswith(".")), key=len, reverse=True)
+
+    def key_of(name: str) -> str | None:
+        return name if name in mapping else next((p for p in prefixes if name.startswith(p)), None)
+
+    used = {key_of(name) for name in held}
+    if unused := [key for key in mapping if key not in used]:
+        raise ValueError(f"rename= names what the checkpoint does not hold: {', '.join(map(repr, unused))}")
+
+    def renamed(name: str) -> str:
+        key = key_of(name)
+        return name if key is None else mapping[key] + name[len(key) :]
+
+    return renamed
+
+
 def _renamed(held: Collection[str], rename: Rename) -> dict[str, str]:
     if rename is None:
         return {name: name for name in held}
-    if callable(rename):
-        target_of = {name: rename(name) for name in held}
-    else:
-        prefixes = sorted((key for key in rename if key.endswith(".")), key=len, reverse=True)
-        used = set()
-        target_of = {}
-        for name in held:
-            key = name if name in rename else next((p for p in prefixes if name.startswith(p)), None)
-            if key is None:
-                target_of[name] = name
-            else:
-                used.add(key)
-                target_of[name] = rename[key] + name[len(key) :]
-        if unused := [key for key in rename if key not in used]:
-            raise ValueError(f"rename= names what the checkpoint does not hold: {', '.join(map(repr, unused))}")
+    rename = renaming(held, rename)
+    target_of = {name: rename(name) for name in held}
     doubled = [target for target, n in Counter(target_of.values()).items() if n > 1]
     if doubled:
         both = [name for name, target in target_of.items() if target == doubled[0]]
@@ -134,7 +150,9 @@ def name_problems(match: Match, rules: Rules) -> list[Problem]:
             problems.append(Problem("missing", name, f"{name!r} is not in the checkpoint{hint}"))
     if rules.strict != "subset":
         for name in match.unexpected:
-            problems.append(Problem("unexpected", name, f"{name!r} is in the checkpoint, and the target has no place for it"))
+            problems.append(
+                Problem("unexpected", name, f"{name!r} is in the checkpoint, and the target has no place for it")
+            )
     return problems
 
 
@@ -149,7 +167,11 @@ def pair_problems(source: Entry, target: Variable, rules: Rules) -> Problem | No
         return Problem("shape", name, f"{held}; rename= or skip= it")
     if rules.cast == "forbid":
         safe = can_widen(source.dtype, target.dtype)
-        return Problem("dtype", name, f"{held}; " + ('cast="widen" converts it' if safe else 'cast="allow" converts it, with rounding'))
+        return Problem(
+            "dtype",
+            name,
+            f"{held}; " + ('cast="widen" converts it' if safe else 'cast="allow" converts it, with rounding'),
+        )
     if rules.cast == "widen" and not can_widen(source.dtype, target.dtype):
         return Problem("dtype", name, f'{held}, which cannot hold every value; cast="allow" converts it, with rounding')
     return None
@@ -167,11 +189,18 @@ def hints(match: Match, sources: Sequence[str], targets: Sequence[str]) -> list[
     held, wanted = set(sources), set(targets)
     first_held, first_wanted = match.unexpected[0], match.missing[0]
     for prefix in _prefixes(first_held):
-        if all(name.startswith(prefix) for name in match.unexpected) and {n[len(prefix) :] for n in match.unexpected} & wanted:
-            return [f"All these names of the checkpoint begin with {prefix!r}: rename={{{prefix!r}: ''}} may be what you want."]
+        if (
+            all(name.startswith(prefix) for name in match.unexpected)
+            and {n[len(prefix) :] for n in match.unexpected} & wanted
+        ):
+            return [
+                f"All these names of the checkpoint begin with {prefix!r}: rename={{{prefix!r}: ''}} may be what you want."
+            ]
     for prefix in _prefixes(first_wanted):
         if all(name.startswith(prefix) for name in match.missing) and {n[len(prefix) :] for n in match.missing} & held:
-            return [f"All these names of the target begin with {prefix!r}: rename=lambda name: {prefix!r} + name may be what you want."]
+            return [
+                f"All these names of the target begin with {prefix!r}: rename=lambda name: {prefix!r} + name may be what you want."
+            ]
     return []
 
 
@@ -230,7 +259,8 @@ def _is_integer(dtype: np.dtype) -> bool:
 def _finite(values: np.ndarray) -> np.ndarray:
     if _is_integer(values.dtype):
         return np.ones(values.shape, np.bool_)
-    return np.isfinite(values if values.dtype.kind in "fc" else values.astype(np.float32))
+    finite: np.ndarray = np.isfinite(values if values.dtype.kind in "fc" else values.astype(np.float32))
+    return finite
 
 
 def _example(values: np.ndarray, bad: np.ndarray) -> str:

@@ -62,7 +62,9 @@ class Source:
                 try:
                     reader = self.folder.store.open(path)
                 except FileNotFoundError as error:
-                    raise StorageError.of(error, f"{path} has vanished; was the checkpoint deleted meanwhile?") from error
+                    raise StorageError.of(
+                        error, f"{path} has vanished; was the checkpoint deleted meanwhile?"
+                    ) from error
                 except OSError as error:
                     raise StorageError.of(error, f"cannot open {path}") from error
                 if reader.size != self.manifest.files[file].size:
@@ -84,7 +86,9 @@ class Source:
     def __enter__(self) -> Source:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -152,7 +156,7 @@ def read_chunks(source: Source, wanted: Sequence[Wanted], *, verify: bool, meter
         StorageError: the system refused an operation.
     """
     bad = _Bad()
-    tasks = iter(list(_tasks(source.manifest, wanted)))
+    tasks = iter(list(_tasks(wanted)))
     threads = min(READER_THREADS, -(-sum(w.chunk.nbytes for w in wanted) // RUN_BYTES))
     _run_threads(lambda: _work(source, tasks, verify, meter, bad), max(1, threads))
     raise_if_damaged(source, bad.found)
@@ -171,7 +175,7 @@ def raise_if_damaged(source: Source, found: dict[int, dict[str, None]]) -> None:
     raise CorruptCheckpointError(message, path=source.path(next(iter(found))), variables=[n for n in names if n])
 
 
-def _tasks(manifest: Manifest, wanted: Sequence[Wanted]) -> Iterator[_Block | _Run]:
+def _tasks(wanted: Sequence[Wanted]) -> Iterator[_Block | _Run]:
     members: list[Wanted] = []
     targets: list[np.ndarray] = []
     file = start = end = -1
@@ -214,7 +218,7 @@ def _run_threads(work: Callable[[], Iterable[None]], count: int) -> None:
             for _ in work():
                 if stop.is_set():
                     return
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
             errors.append(error)
             stop.set()
 
@@ -254,14 +258,14 @@ def _work(source: Source, tasks: Iterator[_Block | _Run], verify: bool, meter: M
 def _read_run(source: Source, run: _Run, verify: bool, bad: _Bad) -> None:
     reader = source.reader(run.file)
     try:
-        count = reader.read_into([memoryview(t) for t in run.targets], run.start)
+        count = reader.read_into([t.data for t in run.targets], run.start)
     except OSError as error:
         raise StorageError.of(error, f"cannot read {source.path(run.file)}") from error
     if count != sum(t.nbytes for t in run.targets):
         bad.add(run.file, run.members[0].entry.name)
     if verify:
         for one, target in zip(run.members, run.targets, strict=True):
-            if hexdigest(target) != one.chunk.blocks[0]:
+            if hexdigest(target.data) != one.chunk.blocks[0]:
                 bad.add(run.file, one.entry.name)
 
 

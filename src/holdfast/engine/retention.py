@@ -34,8 +34,10 @@ class Rules:
     def __post_init__(self) -> None:
         for name, value in (("newest", self.newest), ("period", self.period), ("best_count", self.best_count)):
             if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"the number of checkpoints to keep ({name}) must be a whole number from 1, not {value!r}")
-        if self.best is not None and (len(self.best) != 2 or self.best[1] not in ("min", "max")):
+                raise ValueError(
+                    f"the number of checkpoints to keep ({name}) must be a whole number from 1, not {value!r}"
+                )
+        if self.best is not None and self.best[1:] not in (("min",), ("max",)):
             raise ValueError(f'best must be a pair such as ("loss", "min"), not {self.best!r}')
 
 
@@ -46,7 +48,9 @@ def keep(found: Sequence[Found], rules: Rules) -> set[int]:
         return set(serials)
     kept = {*serials[: rules.newest], *(f.serial for f in found if f.pinned)}
     if rules.period is not None:
-        kept |= {f.serial for f in found if (f.serial if f.manifest.step is None else f.manifest.step) % rules.period == 0}
+        kept |= {
+            f.serial for f in found if (f.serial if f.manifest.step is None else f.manifest.step) % rules.period == 0
+        }
     if rules.best is not None:
         kept |= set(ranked(found, rules.best)[: rules.best_count])
     return kept
@@ -55,7 +59,9 @@ def keep(found: Sequence[Found], rules: Rules) -> set[int]:
 def ranked(found: Sequence[Found], best: tuple[str, Literal["min", "max"]]) -> list[int]:
     """The serials of those that have the metric, the best first; of equal ones the newer, which was trained for longer."""
     name, mode = best
-    scored = [(f.manifest.metrics[name], f.serial) for f in found if math.isfinite(f.manifest.metrics.get(name, math.nan))]
+    scored = [
+        (f.manifest.metrics[name], f.serial) for f in found if math.isfinite(f.manifest.metrics.get(name, math.nan))
+    ]
     return [serial for _, serial in sorted(scored, key=lambda s: (s[0] if mode == "min" else -s[0], -s[1]))]
 
 

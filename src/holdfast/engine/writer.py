@@ -57,7 +57,9 @@ class _Sink:
 
     def __init__(self, total_bytes: int) -> None:
         # A small save must not pay for 64 MiB of fresh memory.
-        self._allowed = threading.Semaphore(max(2, min(buffers.MAX_BUFFERS, -(-total_bytes // buffers.STAGING_BYTES) + 1)))
+        self._allowed = threading.Semaphore(
+            max(2, min(buffers.MAX_BUFFERS, -(-total_bytes // buffers.STAGING_BYTES) + 1))
+        )
         self._queue: queue.SimpleQueue[tuple[_OpenFile, buffers.Buffer, int, int] | None] = queue.SimpleQueue()
         self._error: tuple[OSError, str] | None = None
         self._failed = threading.Event()
@@ -235,7 +237,9 @@ def _write_file(
         for i in plan.members:
             value = values[i]
             nbytes = value.nbytes
-            if run and (nbytes > SMALL_BYTES or run_bytes + nbytes > stream.room() or values[run[0]].dtype != value.dtype):
+            if run and (
+                nbytes > SMALL_BYTES or run_bytes + nbytes > stream.room() or values[run[0]].dtype != value.dtype
+            ):
                 digests += _write_run(stream, run, values, run_bytes, index, written)
                 run, run_bytes = [], 0
             if nbytes > SMALL_BYTES or nbytes > stream.room():
@@ -299,7 +303,11 @@ def _write_large(stream: _Stream, value: np.ndarray) -> list[str]:
         at, stop = start, min(start + BLOCK_BYTES, value.nbytes)
         while at < stop:
             length = min(STEP_BYTES, stop - at, stream.room())
-            piece = flat[at : at + length] if flat is not None else arrays.gather(value, at // itemsize, (at + length) // itemsize)
+            piece = (
+                flat[at : at + length]
+                if flat is not None
+                else arrays.gather(value, at // itemsize, (at + length) // itemsize)
+            )
             np.copyto(stream.window(length), piece)
             digest.update(stream.view(0, length))
             stream.advance(length)

@@ -7,7 +7,6 @@ import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-
 MAX_IRREGULAR = 1000
 """Boxes that no straight cut separates are compared pair by pair; more of them are refused, since n² steps is an attack."""
 
@@ -25,8 +24,13 @@ class Box(NamedTuple):
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """The index that takes the box out of the whole array."""
+        """The box in every dimension."""
         return tuple(slice(o, o + n) for o, n in zip(self.offset, self.shape, strict=True))
+
+    @property
+    def index(self) -> Any:
+        """What takes the box out of the whole array, as a view also where that is a scalar."""
+        return (..., *self.slices)
 
 
 def overlap(a: Box, b: Box) -> Box | None:

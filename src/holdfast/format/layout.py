@@ -13,6 +13,8 @@ ATTEMPT_PREFIX = ".attempt-"
 TRASH_PREFIX = ".trash-"
 PREVIOUS_PREFIX = ".previous-"
 
+MAX_SERIAL = 10**18 - 1
+
 _SERIAL = re.compile(r"checkpoint_(0|[1-9][0-9]{0,17})")
 _HIDDEN = re.compile(r"\.(attempt|trash|previous)-(.+)-([0-9a-f]{16})", re.DOTALL)
 _OURS = re.compile(
@@ -26,7 +28,7 @@ def new_attempt_id() -> str:
     return secrets.token_hex(8)
 
 
-def checkpoint_folder(serial: int) -> str:
+def checkpoint_folder(serial: int | str) -> str:
     """`checkpoint_41` for 41."""
     return f"checkpoint_{serial}"
 

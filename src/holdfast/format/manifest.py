@@ -145,7 +145,9 @@ def from_bytes(data: bytes, path: str) -> Manifest:
         raise FormatError(f"{path} does not begin like a Holdfast manifest; it is another program's file or damaged")
     body = memoryview(data)[_BODY_AT:]
     if hexdigest(body).encode() != data[len(_PREFIX) : _BODY_AT]:
-        raise FormatError(f"{path} is damaged: its own digest does not match; use another checkpoint or a copy of this one")
+        raise FormatError(
+            f"{path} is damaged: its own digest does not match; use another checkpoint or a copy of this one"
+        )
     try:
         found = _version_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -154,7 +156,9 @@ def from_bytes(data: bytes, path: str) -> Manifest:
         raise FormatError(f"{path}: format is {str(found.format)[:40]!r}, expected 'holdfast'")
     major = found.version[0] if isinstance(found.version, list) and found.version else None
     if isinstance(major, int) and major > VERSION[0]:
-        raise VersionError(f"{path} has format version {major}, this Holdfast reads up to {VERSION[0]}: upgrade holdfast")
+        raise VersionError(
+            f"{path} has format version {major}, this Holdfast reads up to {VERSION[0]}: upgrade holdfast"
+        )
     stored = json.decode(data, _decoder, to_bytes, path)
     if stored.version[0] != VERSION[0]:
         raise FormatError(f"{path}: there is no format version {stored.version[0]}")
@@ -172,7 +176,9 @@ def _check_files(manifest: Manifest, path: str) -> None:
         names.add(file.name)
         has_header = file.header_size is not None and file.header_digest is not None
         if file.name.endswith(".safetensors") != has_header:
-            raise FormatError(f"{path}: {file.name!r} must have header_size and header_digest if it is a data file, only then")
+            raise FormatError(
+                f"{path}: {file.name!r} must have header_size and header_digest if it is a data file, only then"
+            )
         if has_header and not 8 <= file.header_size <= file.size:  # type: ignore[operator]
             raise FormatError(f"{path}: header_size of {file.name!r} is outside of the file")
 

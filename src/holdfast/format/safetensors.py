@@ -101,7 +101,9 @@ def parse_header(header: bytes, file_size: int, path: str) -> dict[str, Tensor]:
         if itemsize is None:
             raise FormatError(f"{path}: tensor {name[:100]!r} has the unknown dtype {tensor.dtype[:40]!r}")
         if start != end or stop - start != math.prod(tensor.shape) * itemsize:
-            raise FormatError(f"{path}: tensor {name[:100]!r} at {start}..{stop} overlaps, leaves a hole or does not fit its shape")
+            raise FormatError(
+                f"{path}: tensor {name[:100]!r} at {start}..{stop} overlaps, leaves a hole or does not fit its shape"
+            )
         end = stop
     if end != file_size - 8 - len(header):
         raise FormatError(f"{path}: the data has {file_size - 8 - len(header):,} bytes, the header describes {end:,}")

@@ -69,7 +69,8 @@ def encode(value: Any, where: str = "", depth: int = 0) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return _encode_array(value, where)
     raise UnsupportedValueError(
-        f"{kind.__module__}.{kind.__qualname__} is neither an array nor JSON, nor has it state_dict() and load_state_dict()", where
+        f"{kind.__module__}.{kind.__qualname__} is neither an array nor JSON, nor has it state_dict() and load_state_dict()",
+        where,
     )
 
 
@@ -127,7 +128,8 @@ def _decode_tag(tag: str, content: Any, what: str) -> Any:
         name, element = content
         return _array(name, [], [element], what)[()]
     if tag == "$array":
-        return _array(*content, what)
+        name, shape, elements = content
+        return _array(name, shape, elements, what)
     if tag in _KEPT:
         return Tagged(tag, decode(content, what))
     raise FormatError(f"{what}: unknown {tag[:40]!r}; a newer Holdfast may have written it")

@@ -15,7 +15,8 @@ from os import PathLike
 from holdfast.storage.base import Claim, Entry, Location, Reader, Store, Writer
 
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
-_RWF_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+_libc = ctypes.CDLL(None, use_errno=True)
+_CACHESTAT = 451
 _MADV_POPULATE_READ = 22  # Linux 5.14; Python has no name for it yet
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
@@ -27,12 +28,29 @@ _MAX_BUFFERS = 1024  # IOV_MAX of Linux
 
 def renameat2(source: str, target: str, flags: int) -> None:
     """Linux's renameat2, which Python's library lacks; elsewhere OSError(ENOSYS)."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    call = getattr(_libc, "renameat2", None) if sys.platform == "linux" else None
     if call is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), source)
     if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(flags)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), source, None, target)
+
+
+class _Range(ctypes.Structure):
+    _fields_ = (("offset", ctypes.c_uint64), ("length", ctypes.c_uint64))
+
+
+def cached_pages(fd: int, offset: int, length: int) -> int | None:
+    """How many pages of a range are in the page cache; None where the system does not tell.
+
+    Linux's cachestat (6.5 and later; 5 µs for 8 MiB). A read with RWF_NOWAIT tells too, but puts pages into the cache.
+    """
+    if sys.platform != "linux" or os.uname().machine not in ("x86_64", "aarch64"):
+        return None
+    counts = (ctypes.c_uint64 * 5)()
+    if _libc.syscall(_CACHESTAT, fd, ctypes.byref(_Range(offset, length)), counts, 0) != 0:
+        return None
+    return counts[0]
 
 
 def _sync(fd: int) -> None:
@@ -146,13 +164,10 @@ class _LocalReader:
             return self._direct_fd
 
     def is_cached(self, offset: int, length: int) -> bool:
-        if not _RWF_NOWAIT or not length:
-            return True
-        try:
-            probe = [memoryview(bytearray(1))]
-            return all(os.preadv(self._fd, probe, at, _RWF_NOWAIT) for at in (offset, offset + length // 2, offset + length - 1))
-        except OSError as error:
-            return error.errno in _CANNOT  # the file system does not tell: the ordinary way is never wrong
+        cached = cached_pages(self._fd, offset, length)
+        if cached is None:
+            return True  # the system does not tell: the ordinary way is never wrong
+        return cached >= (length - 1) // mmap.PAGESIZE
 
     def view(self, offset: int, length: int) -> memoryview:
         if length == 0:

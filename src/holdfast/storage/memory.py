@@ -1,4 +1,4 @@
-"""MemoryStore: the Store protocol in dictionaries. The reference model of the protocol, and a fast place for tests and notebooks."""
+"""MemoryStore: the Store protocol in dictionaries. The protocol's reference model, and a fast place for tests."""
 
 from __future__ import annotations
 
