@@ -17,13 +17,14 @@ from holdfast.adapters.numpy import Item, Scan, Value, references, scan
 from holdfast.engine import catalog, match
 from holdfast.engine.commit import storage_errors
 from holdfast.engine.match import Cast, Rename, Strict
+from holdfast.engine.pause import collection_paused
 from holdfast.engine.progress import ProgressOption, metered
 from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks, verify_header
 from holdfast.engine.report import LoadedVariable, LoadReport
 from holdfast.errors import CastError, CheckpointNotFoundError, FormatError, MismatchError, Problem
 from holdfast.format import layout, manifest as manifests
 from holdfast.format.manifest import Entry
-from holdfast.reading import Checkpoint, is_bare, open, read_listed, wanted_chunks
+from holdfast.reading import Checkpoint, is_bare, open_whole, read_listed, wanted_chunks
 from holdfast.storage import Location, resolve
 from holdfast.variables import Predicate, Variable, is_checkpoint_variable, is_parameter, select
 
@@ -74,9 +75,7 @@ def load_params(
         FormatError, VersionError: the checkpoint breaks the specification, or is of a newer version.
         StorageError: the system refused to read.
     """
-    found = scan(state)
-    if not found.marked:
-        found = scan(state, "parameter")
+    found = scan(state, whole_is_model=True)
     rules = match.Rules(strict, rename, skip, cast)
     return _load(found, path, serial, is_parameter, None, rules, verify, progress)
 
@@ -201,7 +200,7 @@ def _load(
     start = time.monotonic()
     only = None if vars is None else {v.name for v in select([i.variable for i in found.items], vars=vars)}
     items = [i for i in found.items if (predicate(i.variable) if only is None else i.variable.name in only)]
-    with open(path, serial=serial, verify=bool(verify)) as checkpoint, storage_errors(f"cannot read {path}"):
+    with open_whole(path, serial=serial, verify=bool(verify)) as checkpoint, storage_errors(f"cannot read {path}"):
         if serial is None and checkpoint.serial is not None:
             _warn_of_newer(resolve(path), checkpoint.serial)
         manifest = checkpoint.manifest
@@ -251,6 +250,7 @@ def _warn_of_newer(run: Location, serial: int) -> None:
                 log.warning("checkpoint_%d is passed over, checkpoint_%d is loaded: %s", newer, serial, error)
 
 
+@collection_paused()
 def _plan(
     found: Scan,
     items: list[Item],
@@ -277,12 +277,11 @@ def _plan(
     problems += match.name_problems(plan.names, rules)
 
     arrays: dict[str, np.ndarray] = {}  # of objects, by name in the checkpoint
-    own: dict[str, np.ndarray] = {}  # of objects, by name in the target
+    own = {item.variable.name: item.array for item in found.items if item.owner is not None}  # by name in the target
     for item in items:
         variable = item.variable
         source = plan.names.pairs.get(variable.name)
         if source is None:
-            own[variable.name] = item.array
             continue
         entry = by_name[source]
         if problem := match.pair_problems(entry, variable, rules):
@@ -326,7 +325,10 @@ def _want(plan: _Plan, entry: Entry, variable: Variable, target: np.ndarray) -> 
     casts = entry.dtype != variable.dtype
     if casts and not match.can_widen(entry.dtype, variable.dtype):
         plan.narrowing.append((entry, variable.name, variable.dtype))
-    plan.wanted += wanted_chunks(entry, target)
+    if len(entry.chunks) == 1 and entry.chunks[0].offset is None:
+        plan.wanted.append(Wanted(entry, entry.chunks[0], target))
+    else:
+        plan.wanted += wanted_chunks(entry, target)
     plan.loaded.append(
         LoadedVariable(
             variable.name, entry.name, plan.files[entry.chunks[0].file], entry.nbytes, entry.dtype if casts else None
@@ -381,6 +383,8 @@ def _same(a: Any, b: Any) -> bool:
 
 def _shared_memory(items: Sequence[Item], plan: _Plan, by_name: dict[str, Entry]) -> list[Problem]:
     """Targets that share memory can only be loaded if what goes into them is the same."""
+    if _each_owns_its_memory(items):
+        return []
     sharing: list[Item] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -415,6 +419,19 @@ def _shared_memory(items: Sequence[Item], plan: _Plan, by_name: dict[str, Entry]
         if reach < 0 or ends[after] > ends[reach]:
             reach = after
     return problems
+
+
+def _each_owns_its_memory(items: Sequence[Item]) -> bool:
+    """Whether the arrays belong to as many different owners, as is the rule: then there is nothing to compare."""
+    owners = []
+    for item in items:
+        array: Any = item.array
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        if array.base is not None:
+            return False  # memory that NumPy did not allocate, and which anybody may have twice
+        owners.append(id(array))
+    return len(set(owners)) == len(items)
 
 
 def _interleaved(a: np.ndarray, b: np.ndarray) -> bool:

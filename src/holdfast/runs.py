@@ -177,7 +177,7 @@ def prune(checkpoint_dir: Path, *, keep: int, keep_period: int | None = None) ->
 
 def _pin_of(checkpoint_dir: Path, serial: int) -> Location:
     folder, _ = catalog.locate(resolve(checkpoint_dir), serial)
-    catalog.read_manifest(folder)
+    catalog.read_outline(folder)
     return folder / layout.PINNED
 
 

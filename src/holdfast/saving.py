@@ -14,6 +14,7 @@ import msgspec
 from holdfast._version import __version__
 from holdfast.adapters.numpy import Item, Scan, scan
 from holdfast.engine import catalog, commit, retention
+from holdfast.engine.pause import collection_paused
 from holdfast.engine.plan import FilePlan, plan_files
 from holdfast.engine.progress import ProgressOption, metered
 from holdfast.engine.writer import Written, write_files
@@ -56,9 +57,7 @@ def save_params(state: Any, path: Path, *, progress: ProgressOption = None) -> N
         >>> holdfast.load_params(model, "model").nbytes
         24
     """
-    found = scan(state)
-    if not found.marked:
-        found = scan(state, "parameter")
+    found = scan(state, whole_is_model=True)
     _save_alone(path, "params", _selected(found, predicate=is_parameter), progress)
 
 
@@ -341,6 +340,7 @@ class _Save:
             with commit.storage_errors(f"cannot write {attempt.folder / name}"):
                 commit.write_small(attempt.folder / name, data)
 
+    @collection_paused()
     def manifest(self, serial: int | None) -> bytes:
         """The bytes of the manifest, once the files are written."""
         entries = []

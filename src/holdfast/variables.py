@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Literal, TypeVar
+
+import msgspec
 
 from holdfast.dtypes import ITEMSIZE
 
 Kind = Literal["parameter", "persistable", "temporary"]
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(msgspec.Struct, frozen=True, gc=False):
     """A named array of a state, without its value.
 
     Attributes:

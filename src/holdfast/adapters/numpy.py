@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+import msgspec
 import numpy as np
 
 from holdfast import dtypes
 from holdfast.adapters.random import is_random, random_problem, random_value, set_random
+from holdfast.engine.pause import collection_paused
 from holdfast.errors import UnsupportedVariableError
 from holdfast.format.manifest import name_problem
 from holdfast.format.values import Tagged, UnsupportedValueError, encode
@@ -57,8 +59,7 @@ def temporary(tree: T) -> Marked[T]:
     return Marked(tree, "temporary", False)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Item:
+class Item(msgspec.Struct, frozen=True, gc=False, eq=False):
     """An array of a state.
 
     Attributes:
@@ -91,6 +92,9 @@ class Value:
     is_object: bool = False
 
 
+_INNER = (dict, list, tuple, Marked)
+
+
 @dataclass(slots=True)
 class Scan:
     """What a state holds.
@@ -98,12 +102,10 @@ class Scan:
     Attributes:
         items: its arrays.
         values: everything else.
-        marked: whether any part is marked as parameters.
     """
 
     items: list[Item] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
-    marked: bool = False
 
     def encoded(self) -> dict[str, Any]:
         """The values by name, as plain JSON objects."""
@@ -140,12 +142,14 @@ class _Place:
         return put
 
 
-def scan(state: Any, unmarked: Kind = "persistable") -> Scan:
+@collection_paused()
+def scan(state: Any, *, whole_is_model: bool = False) -> Scan:
     """Find every variable and value of a state.
 
     Args:
         state: see the module's docstring. Nothing in it is changed.
-        unmarked: the kind of arrays in no marked part.
+        whole_is_model: if no part is marked as parameters, whether all arrays are; else arrays in no marked part are
+            persistables that are no parameters.
 
     Raises:
         UnsupportedVariableError: the state holds leaves that no checkpoint can hold; all of them are named.
@@ -153,9 +157,9 @@ def scan(state: Any, unmarked: Kind = "persistable") -> Scan:
     if not isinstance(state, dict | list | tuple | Marked):
         state = {ROOT_NAME: state}
     scanner = _Scanner()
-    mark = _Mark(unmarked, True)
+    mark = _Mark("parameter" if whole_is_model and not _has_parameters(state) else "persistable", True)
     while isinstance(state, Marked):
-        mark = scanner.enter(state)
+        mark = _Mark(state.kind, state.trainable)
         state = state.tree if isinstance(state.tree, dict | list | tuple | Marked) else {ROOT_NAME: state.tree}
     try:
         if not scanner.walk(state, "", mark):
@@ -164,6 +168,14 @@ def scan(state: Any, unmarked: Kind = "persistable") -> Scan:
     except RecursionError as error:
         raise UnsupportedVariableError({"state": "it contains itself, or nests too deep"}) from error
     return scanner.finish()
+
+
+def _has_parameters(node: Any) -> bool:
+    if isinstance(node, Marked):
+        return node.kind == "parameter" or _has_parameters(node.tree)
+    if isinstance(node, dict | list | tuple):
+        return any(_has_parameters(child) for _, child in _children(node) if isinstance(child, _INNER))
+    return False
 
 
 def _children(node: Any) -> list[tuple[Any, Any]]:
@@ -180,14 +192,10 @@ class _Scanner:
         self._problems: dict[str, str] = {}
         self._names: set[str] = set()
 
-    def enter(self, marked: Marked[Any]) -> _Mark:
-        self._scan.marked |= marked.kind == "parameter"
-        return _Mark(marked.kind, marked.trainable)
-
     def walk(self, node: Any, name: str, mark: _Mark) -> bool:
         """Collect what is below a node; False if that is a plain value as a whole, which the caller then adds."""
         if isinstance(node, Marked):
-            mark = self.enter(node)
+            mark = _Mark(node.kind, node.trainable)
             if not self.walk(node.tree, name, mark):
                 # A marked plain value cannot be put back into its mark; it is saved where its container can be changed.
                 self.add_value(name, node.tree, _InMark(node.tree), mark)
@@ -197,7 +205,8 @@ class _Scanner:
             return True
         if isinstance(node, dict | list | tuple):
             children = _children(node)
-            live = [self.walk(child, _join(name, key), mark) for key, child in children]
+            prefix = f"{name}." if name else ""
+            live = [self.walk(child, f"{prefix}{key}", mark) for key, child in children]
             if not any(live):
                 return False
             for (key, child), done in zip(children, live, strict=True):
@@ -238,12 +247,13 @@ class _Scanner:
             self._problems[name] = "two leaves have this name; rename one of the keys on the way"
         elif reason := name_problem(name):
             self._problems[name] = reason
-        self._names.add(name)
+        else:
+            self._names.add(name)
 
     def _add_array(self, name: str, array: np.ndarray, mark: _Mark, owner: str | None) -> None:
         dtype = dtypes.from_numpy(array.dtype)
         self._take_name(name)
-        if isinstance(array, np.ma.MaskedArray):
+        if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray):
             self._problems[name] = "a masked array would lose its mask; save .data and .mask"
         elif dtype is None:
             self._problems[name] = (

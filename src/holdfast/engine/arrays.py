@@ -8,12 +8,12 @@ import numpy as np
 
 from holdfast.format.geometry import range_boxes
 
-_BIG_ENDIAN_MACHINE = sys.byteorder == "big"
+BIG_ENDIAN_MACHINE = sys.byteorder == "big"
 
 
 def stored_dtype(dtype: np.dtype) -> np.dtype:
     """The same dtype in little-endian order."""
-    return dtype if dtype.isnative and not _BIG_ENDIAN_MACHINE else dtype.newbyteorder("<")
+    return dtype if dtype.isnative and not BIG_ENDIAN_MACHINE else dtype.newbyteorder("<")
 
 
 def flat_bytes(array: np.ndarray) -> np.ndarray | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from holdfast.engine.commit import list_or_empty
+from holdfast.engine.pause import collection_paused
 from holdfast.errors import CheckpointNotFoundError, FormatError, HoldfastError, StorageError
 from holdfast.format import layout
-from holdfast.format.manifest import Manifest, from_bytes
+from holdfast.format.manifest import M, Manifest, Outline, from_bytes, outline_from_bytes
 from holdfast.storage import Location
 
 MAX_JSON_BYTES = 1 << 30
@@ -25,7 +26,7 @@ class Found:
 
     serial: int
     folder: Location
-    manifest: Manifest
+    manifest: Outline
     pinned: bool
 
 
@@ -40,9 +41,8 @@ def read_small(location: Location) -> bytes:
     try:
         if reader.size > MAX_JSON_BYTES:
             raise FormatError(f"{location} has {reader.size:,} bytes; no such file of a checkpoint is that large")
-        data = bytearray(reader.size)
-        count = reader.read_into([memoryview(data)], 0)
-        return bytes(data[:count])
+        with reader.view(0, reader.size) as view:
+            return bytes(view)
     finally:
         reader.close()
 
@@ -50,14 +50,26 @@ def read_small(location: Location) -> bytes:
 def read_manifest(folder: Location) -> Manifest:
     """The manifest of a complete checkpoint folder: valid, and every file it lists is there in its full size.
 
+    The variables are not checked: see `format.manifest.check`.
+
     Raises:
         CheckpointNotFoundError: there is no folder, no manifest, or not every file.
         FormatError: the manifest is malformed or damaged.
         StorageError: it cannot be read.
     """
+    return _read(folder, from_bytes)
+
+
+def read_outline(folder: Location) -> Outline:
+    """Like `read_manifest`, in half the time: the chunks of the variables stay undecoded."""
+    return _read(folder, outline_from_bytes)
+
+
+def _read(folder: Location, decode: Callable[[bytes, str], M]) -> M:
     path = folder / layout.MANIFEST
     try:
-        manifest = from_bytes(read_small(path), str(path))
+        with collection_paused():
+            manifest = decode(read_small(path), str(path))
         there = {entry.name: entry for entry in folder.store.list(folder.path)}
     except (FileNotFoundError, NotADirectoryError) as error:
         if folder.store.stat(folder.path) is None:
@@ -95,7 +107,7 @@ def complete(run: Location) -> Iterator[Found]:
         folder = run / layout.checkpoint_folder(serial)
         if is_folder:
             try:
-                manifest = read_manifest(folder)
+                manifest = read_outline(folder)
             except (CheckpointNotFoundError, FormatError):
                 continue  # but not a StorageError: what cannot be read now is not "no checkpoint"
             yield Found(serial, folder, manifest, folder.store.stat((folder / layout.PINNED).path) is not None)
@@ -127,7 +139,7 @@ def locate(path: Location, serial: int | None = None) -> tuple[Location, int | N
             # Between two renames of a replacing save that was cut off (docs/format.md, 6.2).
             if entry.name.startswith(layout.PREVIOUS_PREFIX) and layout.hidden_label(entry.name) == path.name:
                 try:
-                    read_manifest(path.parent / entry.name)
+                    read_outline(path.parent / entry.name)
                 except HoldfastError:
                     continue
                 return path.parent / entry.name, None
@@ -143,7 +155,7 @@ def _others(run: Location) -> str:
     incomplete = [serial for serial, _ in candidates(run)]
     if incomplete:
         try:
-            read_manifest(run / layout.checkpoint_folder(incomplete[0]))
+            read_outline(run / layout.checkpoint_folder(incomplete[0]))
         except HoldfastError as error:
             return f"checkpoint_{incomplete[0]} cannot be used: {error}"
     return "nothing was saved there yet"

@@ -18,8 +18,8 @@ MAX_SERIAL = 10**18 - 1
 _SERIAL = re.compile(r"checkpoint_(0|[1-9][0-9]{0,17})")
 _HIDDEN = re.compile(r"\.(attempt|trash|previous)-(.+)-([0-9a-f]{16})", re.DOTALL)
 _OURS = re.compile(
-    r"model\.safetensors|model-\d{5}-of-\d{5}\.safetensors|state-\d{5}-of-\d{5}\.safetensors"
-    r"|model\.safetensors\.index\.json|trainer_(0|[1-9]\d{0,8})\.json"
+    r"model\.safetensors|(model|state)-[0-9]{5}-of-[0-9]{5}\.safetensors"
+    r"|model\.safetensors\.index\.json|trainer_(0|[1-9][0-9]{0,8})\.json"
 )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -22,6 +22,7 @@ MAX_NAME_BYTES = 4096
 _PREFIX = b'{"digest":"xxh3-128:'
 _BODY_AT = len(_PREFIX) + 32
 
+M = TypeVar("M", bound="Manifest")
 Content = Literal["checkpoint", "params", "variables"]
 # The limit is that of file offsets; products of such sizes are Python integers and cannot wrap.
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -81,6 +82,42 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return math.prod(self.shape) * ITEMSIZE[self.dtype]
 
 
+class UnreadEntry(msgspec.Struct, frozen=True, gc=False, rename={"raw": "chunks"}):
+    """An `Entry` whose chunks are decoded when asked for: what opening one variable of 100,000 makes of the others."""
+
+    name: str
+    kind: Literal["parameter", "persistable"]
+    trainable: bool
+    dtype: str
+    shape: tuple[Size, ...]
+    raw: msgspec.Raw
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """Where its bytes are; decoded at each call.
+
+        Raises:
+            FormatError: they are malformed.
+        """
+        return json.decode(bytes(self.raw), _chunks_decoder, _encoder.encode, f"variable {self.name[:100]!r}")
+
+    @property
+    def variable(self) -> Variable:
+        """The variable without its bytes."""
+        return Variable(self.name, self.kind, self.trainable, self.dtype, self.shape)
+
+
+def whole(entry: Entry | UnreadEntry) -> Entry:
+    """The entry with its chunks decoded.
+
+    Raises:
+        FormatError: they are malformed.
+    """
+    if isinstance(entry, Entry):
+        return entry
+    return Entry(entry.name, entry.kind, entry.trainable, entry.dtype, entry.shape, entry.chunks)
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """The commit record of a checkpoint."""
 
@@ -107,7 +144,17 @@ class Manifest(msgspec.Struct, frozen=True):
         return next((f for f in self.files if f.name == name), None)
 
 
+class Outline(Manifest, frozen=True):
+    """A manifest whose variables' chunks are not decoded; `variables` holds an `UnreadEntry` for each."""
+
+    variables: tuple[UnreadEntry, ...]  # type: ignore[assignment]
+
+
 class _Stored(Manifest, frozen=True, kw_only=True):
+    digest: str
+
+
+class _StoredOutline(Outline, frozen=True, kw_only=True):
     digest: str
 
 
@@ -118,6 +165,8 @@ class _Version(msgspec.Struct):
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(_Stored)
+_outline_decoder = msgspec.json.Decoder(_StoredOutline)
+_chunks_decoder = msgspec.json.Decoder(tuple[Chunk, ...])
 _version_decoder = msgspec.json.Decoder(_Version)
 
 
@@ -129,9 +178,7 @@ def to_bytes(manifest: Manifest) -> bytes:
 
 
 def from_bytes(data: bytes, path: str) -> Manifest:
-    """The manifest in the bytes of a `manifest.json`, with its digest and its fields checked, but not its variables.
-
-    `check` does those: a reader that wants one variable of 100,000 need not pay for all.
+    """The manifest in the bytes of a `manifest.json`, with its digest and its fields checked, but not its variables: see `check`.
 
     Args:
         data: the whole file.
@@ -141,6 +188,15 @@ def from_bytes(data: bytes, path: str) -> Manifest:
         FormatError: the bytes are not a valid manifest, or not those that were written.
         VersionError: a newer major version wrote them.
     """
+    return _from_bytes(data, path, _decoder)
+
+
+def outline_from_bytes(data: bytes, path: str) -> Outline:
+    """Like `from_bytes`, in half the time: the chunks of the variables stay undecoded."""
+    return _from_bytes(data, path, _outline_decoder)
+
+
+def _from_bytes(data: bytes, path: str, decoder: msgspec.json.Decoder[M]) -> M:
     if not data.startswith(_PREFIX) or data[_BODY_AT : _BODY_AT + 2] != b'",':
         raise FormatError(f"{path} does not begin like a Holdfast manifest; it is another program's file or damaged")
     body = memoryview(data)[_BODY_AT:]
@@ -149,21 +205,31 @@ def from_bytes(data: bytes, path: str) -> Manifest:
             f"{path} is damaged: its own digest does not match; use another checkpoint or a copy of this one"
         )
     try:
+        stored = json.decode(data, decoder, to_bytes, path)
+    except FormatError:
+        _check_version(data, path)  # that may be why
+        raise
+    if stored.version[0] != VERSION[0]:
+        _check_version(data, path)
+    _check_files(stored, path)
+    return stored
+
+
+def _check_version(data: bytes, path: str) -> None:
+    """Refuse a version that is not ours, before its fields are judged by ours."""
+    try:
         found = _version_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"{path}: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
     if found.format != "holdfast":
         raise FormatError(f"{path}: format is {str(found.format)[:40]!r}, expected 'holdfast'")
     major = found.version[0] if isinstance(found.version, list) and found.version else None
-    if isinstance(major, int) and major > VERSION[0]:
+    if type(major) is int and major > VERSION[0]:
         raise VersionError(
             f"{path} has format version {major}, this Holdfast reads up to {VERSION[0]}: upgrade holdfast"
         )
-    stored = json.decode(data, _decoder, to_bytes, path)
-    if stored.version[0] != VERSION[0]:
-        raise FormatError(f"{path}: there is no format version {stored.version[0]}")
-    _check_files(stored, path)
-    return stored
+    if major != VERSION[0]:
+        raise FormatError(f"{path}: there is no format version {str(major)[:40]}")
 
 
 def _check_files(manifest: Manifest, path: str) -> None:
@@ -227,34 +293,52 @@ def check_entry(manifest: Manifest, entry: Entry, path: str) -> None:
         raise problem(reason)
 
 
+def _is_plain_and_sound(entry: Entry, data_files: dict[int, tuple[int, int, bool]]) -> bool:
+    """Whether `check_entry` would pass a variable in one chunk, at a third of the time; False leaves the verdict to it."""
+    name, shape, chunks = entry.name, entry.shape, entry.chunks
+    if len(chunks) != 1 or len(shape) > MAX_DIMENSIONS:
+        return False
+    (chunk,) = chunks
+    start, end = chunk.range
+    header_size, size, parameters = data_files.get(chunk.file, (1, 0, False))
+    return (
+        chunk.offset is None
+        and chunk.shape is None
+        and header_size <= start <= end <= size
+        and end - start == math.prod(shape) * ITEMSIZE.get(entry.dtype, -1)
+        and len(chunk.blocks) == block_count(end - start)
+        and parameters == (entry.kind == "parameter")
+        and 0 < len(name) <= MAX_NAME_BYTES
+        and name.isascii()
+        and "\0" not in name
+        and name != "__metadata__"
+    )
+
+
 def name_problem(name: str) -> str | None:
     """Why no variable can have this name; None if one can."""
     if not name or name == "__metadata__" or "\0" in name:
         return "names must not be empty, hold NUL or be __metadata__"
-    if len(name) > MAX_NAME_BYTES // 4:  # else it fits, whatever its characters
-        try:
-            size = len(name.encode())
-        except UnicodeEncodeError:
-            return "the name is not valid Unicode"
-        return f"the name has {size} bytes; at most {MAX_NAME_BYTES} are allowed" if size > MAX_NAME_BYTES else None
-    if not name.isascii():
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            return "the name is not valid Unicode"
-    return None
+    try:
+        size = len(name) if name.isascii() else len(name.encode())
+    except UnicodeEncodeError:
+        return "the name is not valid Unicode"
+    return f"the name has {size} bytes; at most {MAX_NAME_BYTES} are allowed" if size > MAX_NAME_BYTES else None
 
 
-def by_name(manifest: Manifest, path: str) -> dict[str, Entry]:
+E = TypeVar("E", Entry, UnreadEntry)
+
+
+def by_name(variables: Sequence[E], path: str) -> dict[str, E]:
     """The variables by name.
 
     Raises:
         FormatError: two have the same name.
     """
-    found = {entry.name: entry for entry in manifest.variables}
-    if len(found) != len(manifest.variables):
+    found = {entry.name: entry for entry in variables}
+    if len(found) != len(variables):
         seen: set[str] = set()
-        twice = next(e.name for e in manifest.variables if e.name in seen or seen.add(e.name))  # type: ignore[func-returns-value]
+        twice = next(e.name for e in variables if e.name in seen or seen.add(e.name))  # type: ignore[func-returns-value]
         raise FormatError(f"{path} lists the variable {twice[:100]!r} twice")
     return found
 
@@ -276,9 +360,15 @@ def check(manifest: Manifest, path: str) -> None:
     Raises:
         FormatError: a variable is malformed or listed twice, chunks overlap or leave holes, kinds share a file.
     """
-    by_name(manifest, path)
+    by_name(manifest.variables, path)
+    data_files = {
+        i: (f.header_size, f.size, layout.is_parameter_file(f.name))
+        for i, f in enumerate(manifest.files)
+        if f.header_size is not None
+    }
     for entry in manifest.variables:
-        check_entry(manifest, entry, path)
+        if not _is_plain_and_sound(entry, data_files):
+            check_entry(manifest, entry, path)
     for file, chunks in zip(manifest.files, placed(manifest), strict=True):
         if file.header_size is None:
             continue
@@ -292,8 +382,3 @@ def check(manifest: Manifest, path: str) -> None:
             raise FormatError(f"{path}: {file.name} has {file.size - end} bytes that belong to no variable")
         if layout.is_parameter_file(file.name) and len({entry.trainable for _, _, entry, _ in chunks}) > 1:
             raise FormatError(f"{path}: {file.name} mixes trainable and frozen parameters")
-
-
-def describe(manifest: Manifest) -> Iterator[Variable]:
-    """The variables without their bytes, in the order of the files."""
-    return (entry.variable for entry in manifest.variables)

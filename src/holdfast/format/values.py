@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from holdfast import dtypes
-from holdfast.errors import FormatError
+from holdfast.errors import FormatError, VersionError
 from holdfast.format.json import parse
 
 MAX_DEPTH = 200
@@ -121,9 +121,9 @@ def _decode_tag(tag: str, content: Any, what: str) -> Any:
             raise FormatError(f"{what}: malformed $float")
         return float(content)
     if tag == "$tuple":
-        return tuple(decode(_list(content), what))
+        return tuple(decode(_list(content, what), what))
     if tag == "$dict":
-        return {decode(key, what): decode(item, what) for key, item in _list(content)}
+        return {decode(key, what): decode(item, what) for key, item in _list(content, what)}
     if tag == "$scalar":
         name, element = content
         return _array(name, [], [element], what)[()]
@@ -135,18 +135,18 @@ def _decode_tag(tag: str, content: Any, what: str) -> Any:
     raise FormatError(f"{what}: unknown {tag[:40]!r}; a newer Holdfast may have written it")
 
 
-def _list(content: Any) -> list[Any]:
+def _list(content: Any, what: str) -> list[Any]:
     if not isinstance(content, list):
-        raise FormatError("expected a list")
+        raise FormatError(f"{what}: expected a list, found {str(content)[:40]!r}")
     return content
 
 
 def _array(name: Any, shape: Any, elements: Any, what: str) -> np.ndarray:
     if name not in dtypes.ITEMSIZE:
         raise FormatError(f"{what}: unknown dtype {str(name)[:40]!r}")
-    if not all(type(n) is int and 0 <= n <= MAX_INLINE_ELEMENTS for n in _list(shape)) or len(shape) > 32:
+    if not all(type(n) is int and 0 <= n <= MAX_INLINE_ELEMENTS for n in _list(shape, what)) or len(shape) > 32:
         raise FormatError(f"{what}: malformed shape")
-    numbers = [decode(e, what) for e in _list(elements)]
+    numbers = [decode(e, what) for e in _list(elements, what)]
     dtype = dtypes.to_numpy(name)
     if dtype.kind == "c":
         numbers = [complex(real, imag) for real, imag in numbers]
@@ -181,6 +181,11 @@ def trainer_from_bytes(data: bytes, path: str) -> tuple[Any, dict[str, Any]]:
     for field, kind in TRAINER_FIELDS.items():
         if not isinstance(content.get(field), kind):
             raise FormatError(f"{path}: {field} must be a {kind.__name__}")
+    major = content["version"][0] if content["version"] else None
+    if type(major) is int and major > 1:
+        raise VersionError(f"{path} has format version {major}, this Holdfast reads up to 1: upgrade holdfast")
+    if major != 1:
+        raise FormatError(f"{path}: there is no format version {str(major)[:40]}")
     try:
         args = decode(content["trainer_args"], path)
         return args, {name: decode(value, f"{path}: {name!r}") for name, value in content["values"].items()}

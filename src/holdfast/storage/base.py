@@ -6,6 +6,7 @@ changed nothing, unless its docstring says otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -18,6 +19,17 @@ class Entry(NamedTuple):
     size: int
     modified: float = 0.0
     """Seconds since the epoch by the file system's clock; only ever compared with the age of a day."""
+
+
+class Buffer(Protocol):
+    """Contiguous memory: a memoryview, or an array, which is one for system calls without a call for each."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+
+    def __buffer__(self, flags: int, /) -> memoryview:
+        """What the system fills."""
 
 
 class Writer(Protocol):
@@ -44,7 +56,7 @@ class Reader(Protocol):
 
     size: int
 
-    def read_into(self, buffers: list[memoryview], offset: int) -> int:
+    def read_into(self, buffers: Sequence[Buffer], offset: int) -> int:
         """Fill the buffers, one after the other, with what stands from `offset`; returns the bytes read.
 
         Fewer than asked for are read at the end of the file only.

@@ -10,9 +10,10 @@ import os
 import stat
 import sys
 import threading
+from collections.abc import Sequence
 from os import PathLike
 
-from holdfast.storage.base import Claim, Entry, Location, Reader, Store, Writer
+from holdfast.storage.base import Buffer, Claim, Entry, Location, Reader, Store, Writer
 
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -58,6 +59,18 @@ def _sync(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
     else:
         os.fsync(fd)
+
+
+def _rest(buffers: Sequence[Buffer], count: int) -> list[Buffer]:
+    """What is left of the buffers once `count` bytes of them are filled."""
+    left: list[Buffer] = []
+    for buffer in buffers:
+        if count >= buffer.nbytes:
+            count -= buffer.nbytes
+        else:
+            left.append(memoryview(buffer).cast("B")[count:] if count else buffer)
+            count = 0
+    return left
 
 
 def _retried(error: OSError) -> bool:
@@ -115,10 +128,10 @@ class _LocalReader:
         self._map: mmap.mmap | None = None
         self._lock = threading.Lock()
 
-    def read_into(self, buffers: list[memoryview], offset: int) -> int:
-        total = 0
-        pending = [b for b in buffers if b]
-        while pending:
+    def read_into(self, buffers: Sequence[Buffer], offset: int) -> int:
+        total, wanted = 0, sum(buffer.nbytes for buffer in buffers)
+        pending: Sequence[Buffer] = buffers
+        while total < wanted:
             try:
                 count = os.preadv(self._fd, pending[:_MAX_BUFFERS], offset + total)
             except OSError as error:
@@ -127,12 +140,10 @@ class _LocalReader:
                 error.filename = error.filename or self._path
                 raise
             if count == 0:
-                return total
+                break
             total += count
-            while pending and count >= len(pending[0]):
-                count -= len(pending.pop(0))
-            if count:
-                pending[0] = pending[0][count:]
+            if total < wanted:
+                pending = _rest(pending, count)
         return total
 
     def read_direct(self, buffer: memoryview, offset: int) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Sequence
 from typing import NoReturn
 
-from holdfast.storage.base import Claim, Entry, Location, Reader, Store, Writer
+from holdfast.storage.base import Buffer, Claim, Entry, Location, Reader, Store, Writer
 
 
 class _File:
@@ -58,11 +59,12 @@ class _MemoryReader:
         self._data = memoryview(bytes(file.data))
         self.size = len(self._data)
 
-    def read_into(self, buffers: list[memoryview], offset: int) -> int:
+    def read_into(self, buffers: Sequence[Buffer], offset: int) -> int:
         total = 0
         for buffer in buffers:
-            part = self._data[offset + total : offset + total + len(buffer)]
-            buffer[: len(part)] = part
+            part = self._data[offset + total : offset + total + buffer.nbytes]
+            if part:
+                memoryview(buffer).cast("B")[: len(part)] = part
             total += len(part)
         return total
 
