@@ -178,7 +178,7 @@ class Checkpoint(Mapping[str, LazyVariable]):
         file = self.manifest.file_named(layout.trainer_file(trainer_id))
         if file is None:
             return None, {}
-        return values.trainer_from_bytes(read_listed(self._folder, file), str(self._folder / file.name))
+        return values.trainer_from_bytes(read_listed(self._folder, file), str(self._folder / file.name), trainer_id)
 
     def __getitem__(self, name: str) -> LazyVariable:
         try:

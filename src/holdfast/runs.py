@@ -98,8 +98,8 @@ def _verify_files(source: Source) -> None:
         path = source.path(number)
         if file.header_size is None:
             data = read_listed(source.folder, file)
-            if file.name != layout.INDEX:
-                trainer_from_bytes(data, path)
+            if (trainer_id := layout.trainer_id_of(file.name)) is not None:
+                trainer_from_bytes(data, path, trainer_id)
             continue
         assert file.header_digest is not None
         if not verify_header(source, number):

@@ -190,8 +190,8 @@ def _checked_metrics(metrics: Mapping[str, float] | None) -> dict[str, float]:
             number = float(value)
         except (TypeError, ValueError) as error:
             raise ValueError(f"metric {name!r} must be a number, not {value!r}") from error
-        if type(name) is not str:
-            raise ValueError(f"names of metrics must be strings, not {name!r}")
+        if type(name) is not str or not name or not name.isprintable():
+            raise ValueError(f"names of metrics must be printable strings, not {name!r}")
         # A loss that has become NaN is worth a checkpoint all the same; it has no place in a ranking, nor in JSON.
         if number - number == 0.0:
             checked[name] = number

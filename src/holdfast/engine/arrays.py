@@ -33,9 +33,20 @@ def gather(array: np.ndarray, start: int, stop: int) -> np.ndarray:
     return out.view(np.uint8)
 
 
+def cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """`values` as another dtype, rounded; whoever calls has made sure that nothing worse happens to them."""
+    with np.errstate(all="ignore"):
+        try:
+            return values.astype(dtype)
+        except TypeError:  # ml_dtypes knows no way between some of its 8-bit types; float32 holds all their values
+            return values.astype(np.float32).astype(dtype)
+
+
 def scatter(values: np.ndarray, target: np.ndarray, start: int) -> None:
     """Write flat `values` into elements `start` … of `target` in row-major order, cast to its dtype."""
+    if values.dtype != target.dtype:
+        values = cast(values, target.dtype)
     at = 0
     for box in range_boxes(target.shape, start, start + values.size):
-        np.copyto(target[box.index], values[at : at + box.size].reshape(box.shape), casting="unsafe")
+        np.copyto(target[box.index], values[at : at + box.size].reshape(box.shape))
         at += box.size

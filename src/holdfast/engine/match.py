@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Literal
 import numpy as np
 
 from holdfast import dtypes
+from holdfast.dtypes import ITEMSIZE
+from holdfast.engine.arrays import cast
 from holdfast.errors import Problem
 from holdfast.format.manifest import Entry
 from holdfast.variables import Variable
@@ -177,9 +180,25 @@ def pair_problems(source: Entry, target: Variable, rules: Rules) -> Problem | No
     return None
 
 
+_WIDER = {"F32": ("F64", "C64"), "I32": ("I64", "F64"), "U32": ("I64", "U64", "F64")}
+
+
+@functools.cache
 def can_widen(source: str, target: str) -> bool:
-    """Whether every value of one dtype is a value of the other."""
-    return bool(np.can_cast(dtypes.to_numpy(source), dtypes.to_numpy(target), "safe"))
+    """Whether every value of one dtype is a value of the other. NumPy's "safe" casts are not that: int64 to float64 is one."""
+    if source == target:
+        return True
+    if ITEMSIZE[source] > 2:
+        return target in _WIDER.get(source, ())
+    # The smaller types are tried out as a whole; zero keeps its sign.
+    bits = np.arange(2 if source == "BOOL" else 1 << 8 * ITEMSIZE[source], dtype=f"u{ITEMSIZE[source]}")
+    values = bits.view(dtypes.to_numpy(source))
+    made = cast(values, dtypes.to_numpy(target))
+    if made.dtype.kind == "c":
+        made = made.real
+    before, after = cast(values, np.dtype(np.float64)), cast(made, np.dtype(np.float64))
+    same = np.array_equal(before, after, equal_nan=True)
+    return same and np.array_equal(np.signbit(before[before == 0]), np.signbit(after[before == 0]))
 
 
 def hints(match: Match, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
@@ -236,19 +255,17 @@ def cast_loss(values: np.ndarray, dtype: np.dtype) -> str | None:
         if np.any(values.imag != 0):
             return f"{_example(values, values.imag != 0)} has an imaginary part"
         values = values.real
-    with np.errstate(all="ignore"):
-        made = values.astype(dtype)
-        if _is_integer(dtype):
-            # Back in the old type (in float64, for types that lack the range), the number must be the same.
-            wide = values.astype(np.float64) if not _is_integer(values.dtype) else values
-            back = made.astype(wide.dtype)
-            bad = back != wide
-            if _is_integer(values.dtype):
-                bad |= (made < 0) != (values < 0)
-            elif dtype.kind in "iu":
-                bad |= (wide >= 2.0 ** (dtype.itemsize * 8 - (dtype.kind == "i"))) | (wide < np.iinfo(dtype).min)
-        else:
-            bad = _finite(values) & ~_finite(made)
+    made = cast(values, dtype)
+    if _is_integer(dtype):
+        # Back in the old type (in float64, for types that lack the range), the number must be the same.
+        wide = values if _is_integer(values.dtype) else cast(values, np.dtype(np.float64))
+        bad = cast(made, wide.dtype) != wide
+        if _is_integer(values.dtype):
+            bad |= (made < 0) != (values < 0)
+        elif dtype.kind in "iu":
+            bad |= (wide >= 2.0 ** (dtype.itemsize * 8 - (dtype.kind == "i"))) | (wide < np.iinfo(dtype).min)
+    else:
+        bad = _special(values) != _special(made)
     return f"{_example(values, bad)} does not fit" if np.any(bad) else None
 
 
@@ -256,11 +273,12 @@ def _is_integer(dtype: np.dtype) -> bool:
     return dtype.kind in "iub"
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
+def _special(values: np.ndarray) -> np.ndarray:
+    """0 where a number is finite, 1 and 2 for infinity and NaN."""
     if _is_integer(values.dtype):
-        return np.ones(values.shape, np.bool_)
-    finite: np.ndarray = np.isfinite(values if values.dtype.kind in "fc" else values.astype(np.float32))
-    return finite
+        return np.zeros(values.shape, np.int8)
+    plain = values if values.dtype.kind in "fc" else cast(values, np.dtype(np.float32))
+    return np.isinf(plain) + 2 * np.isnan(plain).astype(np.int8)
 
 
 def _example(values: np.ndarray, bad: np.ndarray) -> str:

@@ -22,5 +22,11 @@ def block_count(nbytes: int) -> int:
 
 
 def file_digest(header_digest: str, blocks: Iterable[str]) -> str:
-    """The digest of a data file from those of its header and of its blocks in the order of their position."""
-    return hexdigest(bytes.fromhex(header_digest + "".join(blocks)))
+    """The digest of a data file from those of its header and of its blocks in the order of their position.
+
+    Empty if one of them is none: it equals no digest then.
+    """
+    try:
+        return hexdigest(bytes.fromhex(header_digest + "".join(blocks)))
+    except ValueError:
+        return ""  # what is no hexadecimal number is the digest of nothing

@@ -1,4 +1,4 @@
-"""Boxes of an array: overlaps, coverage, and which rows an index needs. Pure: integers only."""
+"""Boxes of an array: overlaps, coverage, and which rows an index needs. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-MAX_IRREGULAR = 1000
-"""Boxes that no straight cut separates are compared pair by pair; more of them are refused, since n² steps is an attack."""
+import numpy as np
+
+MAX_ELEMENTS = 2**62
+MAX_VISITS = 100_000
+"""Work that checking the boxes of a variable may take, plus some for every box: beyond are boxes that somebody made to stall us."""
 
 
 class Box(NamedTuple):
@@ -47,54 +50,54 @@ def relative(inner: Box, outer: Box) -> Box:
 
 
 def boxes_problem(shape: Sequence[int], boxes: Sequence[Box]) -> str | None:
-    """Why the boxes do not cover an array of `shape` exactly once; None if they do.
-
-    Sweeps along the first dimension that splits the boxes, so that a million rows in boxes of their own take
-    n log n steps and not n²; only boxes that share a range of it are compared further.
-    """
+    """Why the boxes do not cover an array of `shape` exactly once; None if they do."""
     for box in boxes:
         if len(box.offset) != len(shape) or len(box.shape) != len(shape):
             return f"a box has {len(box.offset)} dimensions, the variable has {len(shape)}"
         if any(o + n > whole for o, n, whole in zip(box.offset, box.shape, shape, strict=True)):
             return f"the box at {list(box.offset)[:8]} reaches beyond the variable"
-    if sum(box.size for box in boxes) != math.prod(shape):
+    total = math.prod(shape)
+    if sum(box.size for box in boxes) != total:
         return "its chunks do not cover it exactly once"
+    if total > MAX_ELEMENTS:
+        return f"it has {total:,} elements in several chunks; at most {MAX_ELEMENTS:,} are allowed"
     full = [box for box in boxes if box.size]
-    return "its chunks overlap" if _overlapping(full, 0) else None
+    if len(full) < 2:
+        return None
+    starts = np.array([box.offset for box in full], np.int64)
+    ends = starts + np.array([box.shape for box in full], np.int64)
+    budget = [MAX_VISITS + 100 * len(full)]
+    covered = _covered_once(np.zeros(len(shape), np.int64), np.array(shape, np.int64), starts, ends, budget)
+    return None if covered else "its chunks overlap and leave holes, or are cut up too irregularly"
 
 
-def _overlapping(boxes: list[Box], dim: int) -> bool:
-    if len(boxes) < 2:
+def _covered_once(low: np.ndarray, high: np.ndarray, starts: np.ndarray, ends: np.ndarray, budget: list[int]) -> bool:
+    """Whether boxes within a region cover it exactly once.
+
+    The region is halved again and again, boxes that the cut goes through too. In each part the sizes must add up, so boxes that
+    overlap are found at the first cut that separates their overlap from the hole that it must leave elsewhere.
+    """
+    count = len(starts)
+    budget[0] -= count
+    if budget[0] < 0 or (ends - starts).prod(axis=1).sum() != (high - low).prod():
         return False
-    if dim == len(boxes[0].offset):
-        return True
-    # Boxes with the same extent in this dimension form a group; grids, the usual case, split cleanly into groups.
-    groups: dict[tuple[int, int], list[Box]] = {}
-    for box in boxes:
-        groups.setdefault((box.offset[dim], box.offset[dim] + box.shape[dim]), []).append(box)
-    spans = sorted(groups)
-    clusters: list[list[Box]] = []
-    end = -1
-    for span in spans:
-        if span[0] < end:
-            clusters[-1] += groups[span]
-            end = max(end, span[1])
-        else:
-            clusters.append(list(groups[span]))
-            end = span[1]
-    if len(spans) == len(clusters):
-        return any(_overlapping(cluster, dim + 1) for cluster in clusters)
-    return any(_any_pair(cluster) if _ragged(cluster, dim) else _overlapping(cluster, dim + 1) for cluster in clusters)
-
-
-def _ragged(cluster: list[Box], dim: int) -> bool:
-    return len({(box.offset[dim], box.shape[dim]) for box in cluster}) > 1
-
-
-def _any_pair(boxes: list[Box]) -> bool:
-    if len(boxes) > MAX_IRREGULAR:
-        return True
-    return any(overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
+    if count <= 32:
+        both = np.minimum(ends[:, None], ends[None]) > np.maximum(starts[:, None], starts[None])
+        return int(both.all(axis=2).sum()) == count  # each overlaps itself only
+    distinct = [np.unique(starts[:, dim]) for dim in range(starts.shape[1])]
+    dim = max(range(len(distinct)), key=lambda d: len(distinct[d]))
+    if len(distinct[dim]) < 2:
+        return False  # all begin at one corner
+    cut = distinct[dim][len(distinct[dim]) // 2]
+    halves = ((starts[:, dim] < cut, low[dim], cut), (ends[:, dim] > cut, cut, high[dim]))
+    for chosen, first, last in halves:
+        part_low, part_high, part_starts, part_ends = low.copy(), high.copy(), starts[chosen], ends[chosen]
+        part_low[dim], part_high[dim] = first, last
+        np.maximum(part_starts[:, dim], first, out=part_starts[:, dim])
+        np.minimum(part_ends[:, dim], last, out=part_ends[:, dim])
+        if not _covered_once(part_low, part_high, part_starts, part_ends, budget):
+            return False
+    return True
 
 
 def rows_of(index: Any, shape: tuple[int, ...]) -> tuple[int, int, tuple[Any, ...]] | None:

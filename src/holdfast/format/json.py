@@ -12,6 +12,7 @@ import msgspec
 from holdfast.errors import FormatError
 
 T = TypeVar("T")
+MAX_DEPTH = 64
 
 
 def decode(data: bytes, decoder: msgspec.json.Decoder[T], encode: Callable[[T], bytes], what: str) -> T:
@@ -29,8 +30,29 @@ def decode(data: bytes, decoder: msgspec.json.Decoder[T], encode: Callable[[T], 
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise FormatError(f"{what}: {error}") from error
     if not same:
-        parse(data, what)
+        check_depth(parse(data, what), what)
     return decoded
+
+
+def check_depth(value: Any, what: str) -> None:
+    """Refuse what nests deeper than `MAX_DEPTH` levels, and integers that no float64 can hold.
+
+    Raises:
+        FormatError: it does.
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if any(type(item) is int and item.bit_length() > 1023 for item in level):
+            raise FormatError(f"{what}: an integer is out of range")
+        if not level:
+            return
+    raise FormatError(f"{what}: nests deeper than {MAX_DEPTH} levels")
 
 
 def parse(data: bytes, what: str) -> Any:

@@ -17,6 +17,7 @@ MAX_SERIAL = 10**18 - 1
 
 _SERIAL = re.compile(r"checkpoint_(0|[1-9][0-9]{0,17})")
 _HIDDEN = re.compile(r"\.(attempt|trash|previous)-(.+)-([0-9a-f]{16})", re.DOTALL)
+_TRAINER = re.compile(r"trainer_(0|[1-9][0-9]{0,8})\.json")
 _OURS = re.compile(
     r"model\.safetensors|(model|state)-[0-9]{5}-of-[0-9]{5}\.safetensors"
     r"|model\.safetensors\.index\.json|trainer_(0|[1-9][0-9]{0,8})\.json"
@@ -63,6 +64,12 @@ def state_file(number: int, count: int) -> str:
 def trainer_file(trainer_id: int) -> str:
     """The name of a trainer's own file."""
     return f"trainer_{trainer_id}.json"
+
+
+def trainer_id_of(name: str) -> int | None:
+    """The trainer's number in the name of a trainer's own file; None for every other name."""
+    match = _TRAINER.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def is_listable(name: str) -> bool:

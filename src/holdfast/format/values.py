@@ -17,6 +17,7 @@ from holdfast.errors import FormatError, VersionError
 from holdfast.format.json import parse
 
 MAX_DEPTH = 200
+MAX_INT_BITS = 14_280  # 4,298 digits: Python refuses to write or read 4,300 (sys.set_int_max_str_digits)
 MAX_INLINE_ELEMENTS = 1 << 16
 _KEPT = ("$variable", "$random")
 
@@ -51,7 +52,11 @@ def encode(value: Any, where: str = "", depth: int = 0) -> Any:
     if depth > MAX_DEPTH:
         raise UnsupportedValueError(f"nests deeper than {MAX_DEPTH} levels", where)
     kind = type(value)
-    if value is None or kind is bool or kind is int or kind is str:
+    if value is None or kind is bool or kind is str:
+        return value
+    if kind is int:
+        if value.bit_length() > MAX_INT_BITS:
+            raise UnsupportedValueError("an integer of more than 4,300 digits", where)
         return value
     if kind is float:
         return value if math.isfinite(value) else {"$float": str(value)}
@@ -123,7 +128,11 @@ def _decode_tag(tag: str, content: Any, what: str) -> Any:
     if tag == "$tuple":
         return tuple(decode(_list(content, what), what))
     if tag == "$dict":
-        return {decode(key, what): decode(item, what) for key, item in _list(content, what)}
+        pairs = [(decode(key, what), decode(item, what)) for key, item in map(_pair, _list(content, what))]
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            raise FormatError(f"{what}: a key stands twice in a $dict")
+        return made
     if tag == "$scalar":
         name, element = content
         return _array(name, [], [element], what)[()]
@@ -141,26 +150,43 @@ def _list(content: Any, what: str) -> list[Any]:
     return content
 
 
+def _pair(item: Any) -> list[Any]:
+    if not isinstance(item, list) or len(item) != 2:
+        raise ValueError("expected pairs of key and value")
+    return item
+
+
 def _array(name: Any, shape: Any, elements: Any, what: str) -> np.ndarray:
-    if name not in dtypes.ITEMSIZE:
+    if not isinstance(name, str) or name not in dtypes.ITEMSIZE:
         raise FormatError(f"{what}: unknown dtype {str(name)[:40]!r}")
     if not all(type(n) is int and 0 <= n <= MAX_INLINE_ELEMENTS for n in _list(shape, what)) or len(shape) > 32:
         raise FormatError(f"{what}: malformed shape")
-    numbers = [decode(e, what) for e in _list(elements, what)]
     dtype = dtypes.to_numpy(name)
-    if dtype.kind == "c":
-        numbers = [complex(real, imag) for real, imag in numbers]
-    elif dtype.kind in "iu" and not all(type(n) is int for n in numbers):
-        raise FormatError(f"{what}: an element of {name} is not an integer")
-    return np.array(numbers, dtype).reshape(shape)
+    numbers = [_element(element, dtype.kind) for element in _list(elements, what)]
+    with np.errstate(over="ignore"):
+        made = np.array(numbers, dtype).reshape(shape)
+    if dtype.kind not in "iub" and not np.array_equal(np.isfinite(made.reshape(-1)), [np.isfinite(n) for n in numbers]):
+        raise FormatError(f"{what}: a number does not fit {name}")
+    return made
+
+
+def _element(element: Any, kind: str) -> Any:
+    if kind == "b" or kind in "iu":
+        if type(element) is not (bool if kind == "b" else int):
+            raise ValueError(f"{str(element)[:40]!r} is not of the dtype")
+        return element
+    if kind == "c":
+        real, imag = _pair(element)
+        return complex(_element(real, "f"), _element(imag, "f"))
+    number = decode(element, "element")
+    if type(number) is not float and type(number) is not int:
+        raise ValueError(f"{str(element)[:40]!r} is no number")
+    return float(number)
 
 
 def to_bytes(content: Any) -> bytes:
     """Plain JSON objects as bytes. The standard library writes integers of any size, as random states have; msgspec does not."""
     return json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
-
-
-TRAINER_FIELDS = {"format": str, "version": list, "trainer_id": int, "values": dict}
 
 
 def trainer_to_bytes(trainer_id: int, trainer_args: Any, values: dict[str, Any]) -> bytes:
@@ -169,25 +195,29 @@ def trainer_to_bytes(trainer_id: int, trainer_args: Any, values: dict[str, Any])
     return to_bytes({**head, "trainer_args": trainer_args, "values": values})
 
 
-def trainer_from_bytes(data: bytes, path: str) -> tuple[Any, dict[str, Any]]:
+def trainer_from_bytes(data: bytes, path: str, trainer_id: int) -> tuple[Any, dict[str, Any]]:
     """`trainer_args` and the values by name, decoded, from the bytes of a `trainer_<id>.json`.
 
     Raises:
-        FormatError: the bytes are not those of a trainer's file.
+        FormatError: the bytes are not those of this trainer's file.
+        VersionError: a newer major version wrote them.
     """
     content = parse(data, path)
     if not isinstance(content, dict) or content.get("format") != "holdfast-trainer" or "trainer_args" not in content:
         raise FormatError(f"{path} is not a trainer's file")
-    for field, kind in TRAINER_FIELDS.items():
-        if not isinstance(content.get(field), kind):
-            raise FormatError(f"{path}: {field} must be a {kind.__name__}")
-    major = content["version"][0] if content["version"] else None
-    if type(major) is int and major > 1:
-        raise VersionError(f"{path} has format version {major}, this Holdfast reads up to 1: upgrade holdfast")
-    if major != 1:
-        raise FormatError(f"{path}: there is no format version {str(major)[:40]}")
+    version, values = content.get("version"), content.get("values")
+    if not isinstance(version, list) or len(version) != 2 or any(type(n) is not int or n < 0 for n in version):
+        raise FormatError(f"{path}: version must be two integers")
+    if version[0] > 1:
+        raise VersionError(f"{path} has format version {version[0]}, this Holdfast reads up to 1: upgrade holdfast")
+    if version[0] != 1:
+        raise FormatError(f"{path}: there is no format version {version[0]}")
+    if type(content.get("trainer_id")) is not int or content["trainer_id"] != trainer_id:
+        raise FormatError(f"{path}: trainer_id is {str(content.get('trainer_id'))[:40]}, expected {trainer_id}")
+    if not isinstance(values, dict):
+        raise FormatError(f"{path}: values must be an object")
     try:
         args = decode(content["trainer_args"], path)
-        return args, {name: decode(value, f"{path}: {name!r}") for name, value in content["values"].items()}
+        return args, {name: decode(value, f"{path}: {name!r}") for name, value in values.items()}
     except RecursionError as error:
         raise FormatError(f"{path}: nests too deep") from error

@@ -84,30 +84,28 @@ class _LocalWriter:
 
     def write_at(self, buffer: memoryview, offset: int) -> None:
         while buffer:
+            direct = self.direct
             try:
                 written = os.pwrite(self._fd, buffer, offset)
             except OSError as error:
                 if _retried(error):
                     continue
-                if error.errno == errno.EINVAL and self._leave_direct():
-                    continue  # the file system took the flag and refuses the write
+                if error.errno == errno.EINVAL and direct:
+                    self._leave_direct()  # the file system took the flag and refuses the write
+                    continue
                 error.filename = error.filename or self._path
                 raise
             if written == 0:
                 raise OSError(errno.EIO, "wrote nothing", self._path)
-            if self.direct and written % 4096 and written < len(buffer):
-                self._leave_direct()  # the rest is no longer aligned
             buffer, offset = buffer[written:], offset + written
+            if direct and buffer and written % 4096:
+                self._leave_direct()  # the rest is no longer aligned
 
-    def _leave_direct(self) -> bool:
+    def _leave_direct(self) -> None:
         with self._lock:
             flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
-            if not flags & _O_DIRECT:
-                was, self.direct = self.direct, False
-                return was  # another thread has just left it: try again
             fcntl.fcntl(self._fd, fcntl.F_SETFL, flags & ~_O_DIRECT)
             self.direct = False
-            return True
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)
@@ -175,10 +173,10 @@ class _LocalReader:
             return self._direct_fd
 
     def is_cached(self, offset: int, length: int) -> bool:
-        cached = cached_pages(self._fd, offset, length)
+        cached = cached_pages(self._fd, offset, length) if length else None
         if cached is None:
             return True  # the system does not tell: the ordinary way is never wrong
-        return cached >= (length - 1) // mmap.PAGESIZE
+        return cached == (offset + length - 1) // mmap.PAGESIZE - offset // mmap.PAGESIZE + 1
 
     def view(self, offset: int, length: int) -> memoryview:
         if length == 0:
