@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
 import numpy as np
 
-from holdfast.format.values import Tagged
+from holdfast.format.values import Tagged, encode
 
 _GENERATOR = "numpy.random.Generator"
 _RANDOM_STATE = "numpy.random.RandomState"
 _RANDOM = "random.Random"
+_LIMITS = {"has_uint32": 1, "has_gauss": 1, "pos": 624, "buffer_pos": 4}  # of MT19937 and Philox
 RandomNumbers = np.random.Generator | np.random.RandomState | random.Random
 
 
@@ -60,14 +62,28 @@ def random_problem(generator: RandomNumbers, value: Any) -> str | None:
         return f"the checkpoint has the state of a {str(name)[:60]}, the target is a {_type_name(generator)}"
     try:
         if isinstance(generator, np.random.Generator):
-            _set_state(np.random.Generator(type(generator.bit_generator)()), state)
+            trial: RandomNumbers = np.random.Generator(type(generator.bit_generator)())
         elif isinstance(generator, np.random.RandomState):
-            _set_state(np.random.RandomState(type(generator._bit_generator)()), state)
+            trial = np.random.RandomState(type(generator._bit_generator)())
         else:
-            _set_state(random.Random(), state)
+            trial = random.Random()
+        _set_state(trial, state)
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError) as error:
         return f"its random state does not fit: {error}"
+    # NumPy takes 1.5 for an integer, and positions outside of a generator's own buffer.
+    if _text(_state_of(trial)) != _text(state) or not _in_range(state):
+        return "its random state is not one that such a generator can have"
     return None
+
+
+def _text(state: Any) -> str:
+    return json.dumps(encode(state), sort_keys=True)
+
+
+def _in_range(state: Any) -> bool:
+    if not isinstance(state, dict):
+        return True
+    return all(0 <= item <= _LIMITS[key] if key in _LIMITS else _in_range(item) for key, item in state.items())
 
 
 def set_random(generator: RandomNumbers, value: Tagged) -> None:

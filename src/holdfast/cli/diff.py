@@ -24,8 +24,9 @@ def diff(a: str, b: str, parameters_only: bool, out: Output) -> int:
     ):
         with out.progress("comparing") as progress:
             found = compare(ours, theirs, predicate=is_parameter if parameters_only else None, progress=progress)
-        out.document(_document(ours, theirs, found))
-        if not out.as_json:
+        if out.as_json:
+            out.document(_document(ours, theirs, found))
+        else:
             _say(ours, theirs, found, parameters_only, out)
     return DONE if found.equal else FOUND
 

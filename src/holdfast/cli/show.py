@@ -26,8 +26,9 @@ def show(path: str, out: Output) -> int:
     with holdfast.open(chosen.path, serial=chosen.serial) as checkpoint:
         variables = [checkpoint[name].variable for name in checkpoint]  # each is checked
         trainers = {number: checkpoint.trainer(number) for number in trainer_ids(checkpoint)}
-        out.document(_document(checkpoint, variables, trainers))
-        if not out.as_json:
+        if out.as_json:
+            out.document(_document(checkpoint, variables, trainers))
+        else:
             _say(checkpoint, variables, trainers, out)
     return DONE
 

@@ -265,7 +265,9 @@ def sweep(parent: Location, name: str | None = None) -> None:
     """
     for entry in list_or_empty(parent):
         label = layout.hidden_label(entry.name)
-        if label is None or entry.kind != "folder" or (label != name if name is not None else not label.isdigit()):
+        if label is None or entry.kind != "folder":
+            continue
+        if label != name if name is not None else layout.serial_of(layout.checkpoint_folder(label)) is None:
             continue
         folder = parent / entry.name
         try:

@@ -278,7 +278,8 @@ def _special(values: np.ndarray) -> np.ndarray:
     if _is_integer(values.dtype):
         return np.zeros(values.shape, np.int8)
     plain = values if values.dtype.kind in "fc" else cast(values, np.dtype(np.float32))
-    return np.isinf(plain) + 2 * np.isnan(plain).astype(np.int8)
+    special: np.ndarray = np.isinf(plain) + 2 * np.isnan(plain).astype(np.int8)
+    return special
 
 
 def _example(values: np.ndarray, bad: np.ndarray) -> str:

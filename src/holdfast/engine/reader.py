@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -32,6 +33,7 @@ SMALL_BYTES = 64 << 10
 RUN_BYTES = 4 << 20
 RUN_LENGTH = 1024
 _PAGE = 4096
+_SHORT = "the file is shorter than it was when it was opened"
 
 
 class Source:
@@ -126,7 +128,7 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
     start: int
     end: int
     members: list[Wanted]
-    targets: list[np.ndarray]
+    targets: list[np.ndarray]  # one for each member; none if they are only to be verified
 
 
 class _Bad:
@@ -178,29 +180,35 @@ def raise_if_damaged(source: Source, found: dict[int, dict[str, None]]) -> None:
 def _tasks(wanted: Sequence[Wanted]) -> Iterator[_Block | _Run]:
     members: list[Wanted] = []
     targets: list[np.ndarray] = []
-    file = start = end = -1
+    file = end = -1
     for one in sorted(wanted, key=_position):
         chunk = one.chunk
         lo, hi = chunk.range
         if lo == hi:
             continue
-        buffer = np.empty(hi - lo, np.uint8) if one.target is None else _buffer(one)
-        if hi - lo > SMALL_BYTES or buffer is None or one.inspect is not None:
-            flat = None if buffer is None or one.target is None else buffer.reshape(-1).view(np.uint8)
+        buffer = None if one.target is None else _buffer(one)
+        plain = buffer is not None or one.target is None
+        if hi - lo > SMALL_BYTES or not plain or one.inspect is not None:
+            flat = None if buffer is None else buffer.reshape(-1).view(np.uint8)
             for number, at in enumerate(range(lo, hi, BLOCK_BYTES)):
                 stop = min(at + BLOCK_BYTES, hi)
                 yield _Block(one, number, at, stop, None if flat is None else flat[at - lo : stop - lo])
             continue
-        if members and (chunk.file != file or lo != end or len(members) >= RUN_LENGTH or end - start > RUN_BYTES):
-            yield _Run(file, start, end, members, targets)
+        if members and (
+            chunk.file != file
+            or lo != end
+            or len(members) >= RUN_LENGTH
+            or end - members[0].chunk.range[0] > RUN_BYTES
+            or (buffer is None) != (not targets)
+        ):
+            yield _Run(file, members[0].chunk.range[0], end, members, targets)
             members, targets = [], []
-        if not members:
-            file, start = chunk.file, lo
         members.append(one)
-        targets.append(buffer)
-        end = hi
+        if buffer is not None:
+            targets.append(buffer)
+        file, end = chunk.file, hi
     if members:
-        yield _Run(file, start, end, members, targets)
+        yield _Run(file, members[0].chunk.range[0], end, members, targets)
 
 
 def _position(one: Wanted) -> tuple[int, tuple[int, int]]:
@@ -255,7 +263,7 @@ def _work(source: Source, tasks: Iterator[_Block | _Run], verify: bool, meter: M
     try:
         for task in tasks:  # a list's iterator hands each task to one thread
             if isinstance(task, _Run):
-                _read_run(source, task, verify, bad)
+                _read_run(source, task, verify, bad, scratch)
                 meter.add(task.end - task.start)
             else:
                 _read_block(source, task, verify, bad, scratch)
@@ -266,18 +274,31 @@ def _work(source: Source, tasks: Iterator[_Block | _Run], verify: bool, meter: M
             buffers.give(buffer)
 
 
-def _read_run(source: Source, run: _Run, verify: bool, bad: _Bad) -> None:
+def _read_run(source: Source, run: _Run, verify: bool, bad: _Bad, scratch: list[buffers.Buffer]) -> None:
     reader = source.reader(run.file)
+    filled: Sequence[Any] = run.targets
+    targets: Sequence[Any] = run.targets
+    if not run.targets:
+        staged = _scratch(scratch).view[: run.end - run.start]
+        filled = [staged]
+        targets = [staged[m.chunk.range[0] - run.start : m.chunk.range[1] - run.start] for m in run.members]
     try:
-        count = reader.read_into(run.targets, run.start)  # type: ignore[arg-type]
+        count = reader.read_into(filled, run.start)
     except OSError as error:
         raise StorageError.of(error, f"cannot read {source.path(run.file)}") from error
     if count != run.end - run.start:
         bad.add(run.file, run.members[0].entry.name)
     if verify:
-        for one, target in zip(run.members, run.targets, strict=True):
-            if hexdigest(target) != one.chunk.blocks[0]:  # type: ignore[arg-type]
+        for one, target in zip(run.members, targets, strict=True):
+            if hexdigest(target) != one.chunk.blocks[0]:
                 bad.add(run.file, one.entry.name)
+
+
+def _scratch(scratch: list[buffers.Buffer]) -> buffers.Buffer:
+    """This thread's staging buffer."""
+    if not scratch:
+        scratch.append(buffers.take())
+    return scratch[0]
 
 
 def _read_block(source: Source, block: _Block, verify: bool, bad: _Bad, scratch: list[buffers.Buffer]) -> None:
@@ -289,7 +310,7 @@ def _read_block(source: Source, block: _Block, verify: bool, bad: _Bad, scratch:
     except OSError as error:
         name = block.wanted.entry.name
         raise StorageError.of(error, f"cannot read variable {name!r} in {source.path(file)}") from error
-    if verify and digest != block.wanted.chunk.blocks[block.number]:
+    if digest == _SHORT or (verify and digest != block.wanted.chunk.blocks[block.number]):
         bad.add(file, block.wanted.entry.name)
 
 
@@ -310,9 +331,7 @@ def read_block(
             reader.forget(at, length)
         return digest.hexdigest() if digest is not None else None
     # With its ragged ends a block is up to two pages larger than a buffer, so it is read in pieces.
-    if not scratch:
-        scratch.append(buffers.take())
-    buffer = scratch[0]
+    buffer = _scratch(scratch)
     at = start
     while at < end:
         skip = at % _PAGE
@@ -320,7 +339,7 @@ def read_block(
         asked = -(-(skip + length) // _PAGE) * _PAGE
         got = reader.read_direct(buffer.view[:asked], at - skip)
         if got < skip + length:
-            return ""  # shorter than it was when it was opened: no digest matches this
+            return _SHORT
         if digest is not None:
             digest.update(buffer.view[skip : skip + length])
         _deliver(buffer.array[skip : skip + length], block, at - start)

@@ -84,7 +84,7 @@ def _covered_once(low: np.ndarray, high: np.ndarray, starts: np.ndarray, ends: n
     if count <= 32:
         both = np.minimum(ends[:, None], ends[None]) > np.maximum(starts[:, None], starts[None])
         return int(both.all(axis=2).sum()) == count  # each overlaps itself only
-    distinct = [np.unique(starts[:, dim]) for dim in range(starts.shape[1])]
+    distinct = [_distinct(starts[:, dim]) for dim in range(starts.shape[1])]
     dim = max(range(len(distinct)), key=lambda d: len(distinct[d]))
     if len(distinct[dim]) < 2:
         return False  # all begin at one corner
@@ -98,6 +98,11 @@ def _covered_once(low: np.ndarray, high: np.ndarray, starts: np.ndarray, ends: n
         if not _covered_once(part_low, part_high, part_starts, part_ends, budget):
             return False
     return True
+
+
+def _distinct(numbers: np.ndarray) -> np.ndarray:
+    ordered = np.sort(numbers)
+    return ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
 
 
 def rows_of(index: Any, shape: tuple[int, ...]) -> tuple[int, int, tuple[Any, ...]] | None:
