@@ -264,15 +264,17 @@ def _plan(
     by_name = {entry.name: entry for entry in entries}
     pieces = _values_of(found, checkpoint, rules, trainer_id, plan, problems)
 
-    # An object without arrays as yet takes those that the checkpoint has for it, and they are not looked for elsewhere.
+    # Arrays that an object makes only later, as optimizers do, are no mismatch: it is given all that it had when it was saved.
     owners = {item.owner for item in items if item.owner is not None}
+    held_now = {item.variable.name for item in items if item.owner is not None}
     referred = {value.name: references(content) for value, content in pieces if value.is_object}
     for name, refs in referred.items():
         if absent := [r for r in refs if r not in by_name]:
             raise FormatError(
                 f"{checkpoint.path}: the value {name!r} refers to {absent[0]!r}, which is not in the checkpoint"
             )
-    taken = {r for name, refs in referred.items() if name not in owners for r in refs}
+    renamed = match.renaming([], rules.rename) if callable(rules.rename) else (lambda name: name)
+    taken = {ref for refs in referred.values() for ref in refs if renamed(ref) not in held_now}
     plan.names = match.match_names([n for n in by_name if n not in taken], [i.variable.name for i in items], rules)
     problems += match.name_problems(plan.names, rules)
 

@@ -131,7 +131,7 @@ class _Place:
 
         def put(value: Any, _: dict[str, np.ndarray]) -> None:
             # In place where that is possible: the program may hold the very dict or list elsewhere too.
-            if type(old) is dict and type(value) is dict:
+            if isinstance(old, dict) and type(value) is dict:
                 old.clear()
                 old.update(value)
             elif type(old) is list and type(value) is list:
@@ -157,11 +157,11 @@ def scan(state: Any, *, whole_is_model: bool = False) -> Scan:
     if not isinstance(state, dict | list | tuple | Marked):
         state = {ROOT_NAME: state}
     scanner = _Scanner()
-    mark = _Mark("parameter" if whole_is_model and not _has_parameters(state) else "persistable", True)
-    while isinstance(state, Marked):
-        mark = _Mark(state.kind, state.trainable)
-        state = state.tree if isinstance(state.tree, dict | list | tuple | Marked) else {ROOT_NAME: state.tree}
     try:
+        mark = _Mark("parameter" if whole_is_model and not _has_parameters(state) else "persistable", True)
+        while isinstance(state, Marked) and state.kind != "temporary":
+            mark = _Mark(state.kind, state.trainable)
+            state = state.tree if isinstance(state.tree, _INNER) else {ROOT_NAME: state.tree}
         if not scanner.walk(state, "", mark):
             for key, child in _children(state):
                 scanner.add_value(_join("", key), child, _Place(state, key), mark)
@@ -195,6 +195,9 @@ class _Scanner:
     def walk(self, node: Any, name: str, mark: _Mark) -> bool:
         """Collect what is below a node; False if that is a plain value as a whole, which the caller then adds."""
         if isinstance(node, Marked):
+            if node.kind == "temporary":
+                self._pass_over(node.tree, name)
+                return True
             mark = _Mark(node.kind, node.trainable)
             if not self.walk(node.tree, name, mark):
                 # A marked plain value cannot be put back into its mark; it is saved where its container can be changed.
@@ -225,6 +228,12 @@ class _Scanner:
             self._add_object(name, node, mark)
             return True
         return False
+
+    def _pass_over(self, tree: Any, name: str) -> None:
+        """Temporaries may be anything: only what could be taken for a variable is noted, so that choosing it is an error."""
+        apart = _Scanner()
+        apart.walk(tree, name, _Mark("temporary", False))
+        self._scan.items += [item for item in apart._scan.items if item.variable.kind == "temporary"]
 
     def add_value(self, name: str, value: Any, place: _Place | _InMark, mark: _Mark) -> None:
         try:

@@ -181,6 +181,7 @@ def _tasks(wanted: Sequence[Wanted]) -> Iterator[_Block | _Run]:
     members: list[Wanted] = []
     targets: list[np.ndarray] = []
     file = end = -1
+    small, run = min(SMALL_BYTES, buffers.STAGING_BYTES), min(RUN_BYTES, buffers.STAGING_BYTES)
     for one in sorted(wanted, key=_position):
         chunk = one.chunk
         lo, hi = chunk.range
@@ -188,7 +189,7 @@ def _tasks(wanted: Sequence[Wanted]) -> Iterator[_Block | _Run]:
             continue
         buffer = None if one.target is None else _buffer(one)
         plain = buffer is not None or one.target is None
-        if hi - lo > SMALL_BYTES or not plain or one.inspect is not None:
+        if hi - lo > small or not plain or one.inspect is not None:
             flat = None if buffer is None else buffer.reshape(-1).view(np.uint8)
             for number, at in enumerate(range(lo, hi, BLOCK_BYTES)):
                 stop = min(at + BLOCK_BYTES, hi)
@@ -198,7 +199,7 @@ def _tasks(wanted: Sequence[Wanted]) -> Iterator[_Block | _Run]:
             chunk.file != file
             or lo != end
             or len(members) >= RUN_LENGTH
-            or end - members[0].chunk.range[0] > RUN_BYTES
+            or hi - members[0].chunk.range[0] > run
             or (buffer is None) != (not targets)
         ):
             yield _Run(file, members[0].chunk.range[0], end, members, targets)
@@ -222,7 +223,7 @@ def _buffer(one: Wanted) -> np.ndarray | None:
     dtype = target.dtype
     if dtype is not dtypes.to_numpy(one.entry.dtype) and dtype != dtypes.to_numpy(one.entry.dtype):
         return None
-    if dtype.kind in "fiubc" and dtype.isnative and target.flags.c_contiguous and not arrays.BIG_ENDIAN_MACHINE:
+    if dtype.isbuiltin == 1 and target.flags.c_contiguous and not arrays.BIG_ENDIAN_MACHINE:
         return target  # as it is: a view of each of 100,000 would take as long as reading them
     return arrays.flat_bytes(target)
 
