@@ -339,9 +339,9 @@ class _Finder:
         self._chunks = entry.chunks
         boxes = [chunk.box(entry.shape) for chunk in entry.chunks]
         self._equal = dict(zip(boxes, entry.chunks, strict=True))
-        dimensions = len(entry.shape)
-        self._starts = np.array([box.offset for box in boxes], np.int64).reshape(-1, dimensions)
-        self._ends = self._starts + np.array([box.shape for box in boxes], np.int64).reshape(-1, dimensions)
+        table = len(boxes), len(entry.shape)
+        self._starts = np.array([box.offset for box in boxes], np.int64).reshape(table)
+        self._ends = self._starts + np.array([box.shape for box in boxes], np.int64).reshape(table)
 
     def overlapping(self, box: Box) -> list[Chunk]:
         if box in self._equal:

@@ -21,6 +21,7 @@ found and what to do; the fields hold the same for programs.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -124,7 +125,8 @@ class StorageError(HoldfastError, OSError):
     @classmethod
     def of(cls, error: OSError, doing: str) -> StorageError:
         """The StorageError for `error`, which came up while `doing`; raise it `from` that error."""
-        made = cls(f"{doing}: {error.strerror or error}")
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        made = (DiskFullError if full else cls)(f"{doing}: {error.strerror or error}")
         made.errno, made.filename = error.errno, error.filename
         return made
 

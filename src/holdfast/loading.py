@@ -15,6 +15,7 @@ import numpy as np
 from holdfast import dtypes
 from holdfast.adapters.numpy import Item, Scan, Value, references, scan
 from holdfast.engine import catalog, match
+from holdfast.engine.arrays import overlaps_itself
 from holdfast.engine.commit import storage_errors
 from holdfast.engine.match import Cast, Rename, Strict
 from holdfast.engine.pause import collection_paused
@@ -293,17 +294,15 @@ def _plan(
         if item.owner is not None:
             target = np.empty(variable.shape, dtypes.to_numpy(variable.dtype))
             arrays[source] = own[variable.name] = target
-        elif not target.flags.writeable:
-            problems.append(
-                Problem(
-                    "unwritable", variable.name, f"{variable.name!r}: the target's array is read-only; copy it first"
-                )
-            )
+        elif reason := _unwritable(target):
+            problems.append(Problem("unwritable", variable.name, f"{variable.name!r}: the target's array {reason}"))
             continue
         _want(plan, entry, variable, target)
     for refs in referred.values():
         for ref in refs:
-            if ref not in arrays:
+            if ref not in arrays and renamed(ref) in plan.names.skipped:
+                arrays[ref] = own[renamed(ref)]
+            elif ref not in arrays:
                 entry = by_name[ref]
                 arrays[ref] = np.empty(entry.shape, dtypes.to_numpy(entry.dtype))
                 _want(plan, entry, entry.variable, arrays[ref])
@@ -321,6 +320,12 @@ def _plan(
             if value.is_object and value.put is not None and value.name in owners:
                 plan.assign.append(lambda put=value.put, content=value.value: put(content, own))  # type: ignore[misc]
     return plan
+
+
+def _unwritable(target: np.ndarray) -> str | None:
+    if not target.flags.writeable:
+        return "is read-only; copy it first"
+    return "overlaps itself; copy it first" if overlaps_itself(target) else None
 
 
 def _want(plan: _Plan, entry: Entry, variable: Variable, target: np.ndarray) -> None:

@@ -153,8 +153,8 @@ def commit_checkpoint(
         raise ValueError(
             f"trainer_id={trainer_id!r}: only trainer 0 can save; checkpoints of several trainers are not supported yet"
         )
-    if step is not None and (type(step) is not int or step < 0):
-        raise ValueError(f"step must be a whole number from 0, not {step!r}")
+    if step is not None and (type(step) is not int or not 0 <= step < 2**63):
+        raise ValueError(f"step must be a whole number from 0 to 2**63 - 1, not {step!r}")
     numbers = _checked_metrics(metrics)
     found = scan(state)
     items = _selected(found, predicate=is_checkpoint_variable, allow_none=True)
@@ -179,7 +179,10 @@ def commit_checkpoint(
     log.info(
         "saved %s: %d bytes in %.3f s", run / layout.checkpoint_folder(serial), save.nbytes, time.monotonic() - start
     )
-    retention.prune(run, rules)
+    try:
+        retention.prune(run, rules)
+    except OSError as error:  # the new checkpoint is there, and that is what the caller has to know
+        log.warning("could not look for checkpoints to delete in %s (%s); the next save will try again", run, error)
     return serial
 
 

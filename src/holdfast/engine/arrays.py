@@ -33,8 +33,23 @@ def gather(array: np.ndarray, start: int, stop: int) -> np.ndarray:
     return out.view(np.uint8)
 
 
+def overlaps_itself(array: np.ndarray) -> bool:
+    """Whether two elements may share memory, as in windows made by `as_strided`: such an array cannot be filled."""
+    if array.flags.c_contiguous or array.flags.f_contiguous:
+        return False
+    reach = array.itemsize
+    for stride, extent in sorted(zip(map(abs, array.strides), array.shape, strict=True)):
+        if extent > 1:
+            if stride < reach:
+                return True
+            reach += stride * (extent - 1)
+    return False
+
+
 def cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """`values` as another dtype, rounded; whoever calls has made sure that nothing worse happens to them."""
+    if values.dtype.kind == "c" and dtype.kind != "c":
+        values = values.real
     with np.errstate(all="ignore"):
         try:
             return values.astype(dtype)

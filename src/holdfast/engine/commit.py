@@ -38,11 +38,10 @@ def disk_full(parent: Location, needed_bytes: int) -> Iterator[None]:
     """Say how much was needed and free if the disk turns out to be full; else let errors pass."""
     try:
         yield
-    except StorageError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or isinstance(error, DiskFullError):
+    except DiskFullError as error:
+        if error.needed_bytes is not None:
             raise
-        free = parent.store.free_bytes(parent.path)
-        raise _full(parent, needed_bytes, free) from (error.__cause__ or error)
+        raise _full(parent, needed_bytes, parent.store.free_bytes(parent.path)) from (error.__cause__ or error)
 
 
 def check_space(parent: Location, needed_bytes: int) -> None:
@@ -103,6 +102,7 @@ class Attempt:
         """
         self.parent = parent
         self._claim: Claim | None = None
+        self._committed = False
         for _ in range(100):
             self.id = layout.new_attempt_id()
             self.folder = parent / layout.hidden_name(layout.ATTEMPT_PREFIX, label, self.id)
@@ -139,7 +139,7 @@ class Attempt:
                         raise
                 self.folder.store.remove((self.folder / layout.MANIFEST).path)
                 serial = next_serial(self.parent)
-            self.folder = self.parent / layout.checkpoint_folder(serial)
+            self.folder, self._committed = self.parent / layout.checkpoint_folder(serial), True
             self.parent.store.sync_folder(self.parent.path)
         self._release()
         return serial
@@ -159,18 +159,16 @@ class Attempt:
                 previous = self.parent / layout.hidden_name(layout.PREVIOUS_PREFIX, target.name, self.id)
                 store.rename(target.path, previous.path)
                 store.rename(attempt.path, target.path)
-            self.folder = target
+            self.folder, self._committed = target, True
             store.sync_folder(self.parent.path)
         self._release()
         # The old folder, if there was one, is now this attempt's or a previous one that nobody needs.
         sweep(self.parent, target.name)
 
     def discard(self) -> None:
-        """Remove the attempt, as far as that is possible; a later save removes what remains."""
-        if self._claim is None and self.folder.store.stat(self.folder.path) is None:
-            return
+        """Remove the attempt if it was not committed, as far as that is possible; a later save removes what remains."""
         try:
-            if self.folder.name.startswith(layout.ATTEMPT_PREFIX):
+            if not self._committed:
                 remove_tree(self.folder)
         except OSError as error:
             log.warning("could not remove %s (%s); the next save will try again", self.folder, error)
@@ -263,7 +261,12 @@ def sweep(parent: Location, name: str | None = None) -> None:
         parent: the folder to look in.
         name: only what belongs to this folder that stands alone; None: what belongs to the serials of a run.
     """
-    for entry in list_or_empty(parent):
+    try:
+        entries = list_or_empty(parent)
+    except OSError as error:
+        log.warning("could not look for what dead writers left in %s (%s)", parent, error)
+        return
+    for entry in entries:
         label = layout.hidden_label(entry.name)
         if label is None or entry.kind != "folder":
             continue

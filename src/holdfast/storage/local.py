@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -219,7 +220,8 @@ class _LocalClaim:
     def release(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # the lock is gone whatever close says
+                os.close(fd)
 
 
 def _kind(mode: int) -> str:
@@ -272,10 +274,13 @@ class LocalStore:
     def open(self, path: str) -> Reader:
         # O_NONBLOCK: opening a FIFO that somebody put in a file's place must not wait for its other end.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
+        try:
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", path)
+        except OSError:
             os.close(fd)
-            raise OSError(errno.EINVAL, "not a regular file", path)
+            raise
         return _LocalReader(fd, path, info.st_size)
 
     def sync_folder(self, path: str) -> None:
