@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from typing import Any
 
@@ -70,10 +71,17 @@ def random_problem(generator: RandomNumbers, value: Any) -> str | None:
         _set_state(trial, state)
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError) as error:
         return f"its random state does not fit: {error}"
+    if isinstance(generator, random.Random) and not _is_finite(state[2]):
+        return f"its random state does not fit: {state[2]!r} is no number"
     # NumPy takes 1.5 for an integer, and positions outside of a generator's own buffer.
     if _text(_state_of(trial)) != _text(state) or not _in_range(state):
         return "its random state is not one that such a generator can have"
     return None
+
+
+def _is_finite(pending: Any) -> bool:
+    """Whether this can be the second of two normal numbers, which `Random` keeps without a look at it."""
+    return pending is None or (type(pending) is float and math.isfinite(pending))
 
 
 def _text(state: Any) -> str:

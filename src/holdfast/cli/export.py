@@ -13,6 +13,7 @@ from holdfast.cli.texts import count, located, size, tidy
 from holdfast.engine import catalog
 from holdfast.engine.commit import storage_errors
 from holdfast.errors import HoldfastError
+from holdfast.format import layout
 from holdfast.storage import Location, resolve
 
 
@@ -21,6 +22,8 @@ def export(path: str, destination: str, out: Output) -> int:
     chosen = target(path)
     if chosen.kind == "file":
         raise UsageError(f"{path} is a file; only a checkpoint can be exported")
+    if layout.serial_of(os.path.basename(os.path.realpath(destination))) is not None:
+        raise UsageError(f"{destination} is the name of a run's checkpoint, and would be taken for one; choose another")
     with storage_errors(f"cannot read {chosen.path}"):
         # Found once, so that what is reported is what was exported even if a save comes between.
         source, serial = catalog.locate(resolve(chosen.path), chosen.serial)

@@ -94,31 +94,38 @@ class Attempt:
     """A folder that is being written, beside the place it will have; locked until it is committed or discarded."""
 
     def __init__(self, parent: Location, label: str) -> None:
-        """Make the folder.
+        """Nothing is made yet: see `begin`.
 
         Args:
             parent: the folder that the checkpoint will be in; it must exist.
             label: the expected serial, or the name of a folder that stands alone.
         """
-        self.parent = parent
+        self.parent, self._label = parent, label
         self._claim: Claim | None = None
         self._committed = False
-        for _ in range(100):
-            self.id = layout.new_attempt_id()
-            self.folder = parent / layout.hidden_name(layout.ATTEMPT_PREFIX, label, self.id)
-            with storage_errors(f"cannot write in {parent}"):
-                parent.store.make_folder(self.folder.path)
+        self._rename()
+
+    def _rename(self) -> None:
+        self.id = layout.new_attempt_id()
+        self.folder = self.parent / layout.hidden_name(layout.ATTEMPT_PREFIX, self._label, self.id)
+
+    def begin(self) -> None:
+        """Make the folder and lock it; whatever happens here or later, `discard` removes what was made."""
+        store = self.parent.store
+        with storage_errors(f"cannot write in {self.parent}"):
+            for _ in range(100):
+                store.make_folder(self.folder.path)
                 try:
-                    self._claim = parent.store.claim(self.folder.path)
+                    self._claim = store.claim(self.folder.path)
                 except OSError as error:
                     if error.errno != errno.ENOTSUP:
-                        remove_tree(self.folder)
                         raise
                     return
-            if self._claim is not None:
-                return
-            # Somebody who removes dead attempts came between the two calls, and took this one for dead.
-        raise StorageError(f"cannot keep a folder in {parent}: another process removes each as soon as it is made")
+                if self._claim is not None:
+                    return
+                # Somebody who removes dead attempts came between the two calls, and took this one for dead.
+                self._rename()
+        raise StorageError(f"cannot keep a folder in {self.parent}: another process removes each as soon as it is made")
 
     def commit_serial(self, serial: int, manifest: Callable[[int], bytes]) -> int:
         """Commit as `checkpoint_<serial>`, or under the next serial that nobody has; returns the one it got.
@@ -192,6 +199,7 @@ def attempt(parent: Location, label: str, needed_bytes: int) -> Iterator[Attempt
     with disk_full(parent, needed_bytes):
         made = Attempt(parent, label)
         try:
+            made.begin()
             yield made
         finally:
             made.discard()

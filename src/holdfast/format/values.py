@@ -17,7 +17,7 @@ from holdfast.errors import FormatError, VersionError
 from holdfast.format.json import parse
 
 MAX_DEPTH = 200
-MAX_INT_BITS = 14_280  # 4,298 digits: Python refuses to write or read 4,300 (sys.set_int_max_str_digits)
+MAX_INT = 10**4298  # of 4,299 digits: Python refuses to write or read more than 4,300 (sys.set_int_max_str_digits)
 MAX_INLINE_ELEMENTS = 1 << 16
 _KEPT = ("$variable", "$random")
 
@@ -55,8 +55,8 @@ def encode(value: Any, where: str = "", depth: int = 0) -> Any:
     if value is None or kind is bool or kind is str:
         return value
     if kind is int:
-        if value.bit_length() > MAX_INT_BITS:
-            raise UnsupportedValueError("an integer of more than 4,300 digits", where)
+        if not -MAX_INT < value < MAX_INT:
+            raise UnsupportedValueError("an integer of more than 4,298 digits", where)
         return value
     if kind is float:
         return value if math.isfinite(value) else {"$float": str(value)}

@@ -276,11 +276,12 @@ class LocalStore:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             info = os.fstat(fd)
-            if not stat.S_ISREG(info.st_mode):
-                raise OSError(errno.EINVAL, "not a regular file", path)
         except OSError:
             os.close(fd)
             raise
+        if not stat.S_ISREG(info.st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file", path)
         return _LocalReader(fd, path, info.st_size)
 
     def sync_folder(self, path: str) -> None:
@@ -330,9 +331,11 @@ class LocalStore:
                 return _LocalClaim(fd)
         except (BlockingIOError, FileNotFoundError):
             pass
-        except OSError as error:
+        except BaseException as error:  # an interrupt too must not leave the folder locked
             os.close(fd)
-            raise OSError(errno.ENOTSUP, error.strerror, path) if error.errno in _NO_LOCKS else error from None
+            if isinstance(error, OSError) and error.errno in _NO_LOCKS:
+                raise OSError(errno.ENOTSUP, error.strerror, path) from error
+            raise
         os.close(fd)
         return None
 
