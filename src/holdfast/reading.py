@@ -89,6 +89,8 @@ class LazyVariable:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self[...]
         if dtype is not None and np.dtype(dtype) != array.dtype:
+            if copy is False:
+                raise ValueError(f"{self.name!r} is {array.dtype}: as {np.dtype(dtype)} it has to be copied")
             return array.astype(dtype)
         return array.copy() if copy else array
 
