@@ -96,5 +96,7 @@ def one_of_run(text: str, command: str) -> tuple[str, int]:
     if found.kind == "nothing":
         raise CheckpointNotFoundError(f"{found.path} does not exist")
     if found.serial is None:
-        raise UsageError(f"which checkpoint? Say holdfast {command} {text}@SERIAL; 'holdfast ls' lists the serials of a run")
+        raise UsageError(
+            f"which checkpoint? Say holdfast {command} {text}@SERIAL; 'holdfast ls' lists the serials of a run"
+        )
     return found.path, found.serial

@@ -24,7 +24,9 @@ from holdfast.format.digests import BLOCK_BYTES, file_digest, hasher, hexdigest
 from holdfast.format.manifest import File
 from holdfast.storage import Location, Writer
 
-WRITER_THREADS = 3  # 3.0 GB/s with 3, 2.9 with 2, 2.7 with 1, beside a limit of 3.0 (benchmarks, row "save")
+WRITER_THREADS = (
+    4  # on a busy machine 2.4 GB/s with 4 and 12 buffers, 2.2 with 3 and 8, 2.0 with 2 (benchmarks, row "save")
+)
 STEP_BYTES = 512 << 10  # copied and hashed at a time: fits the second-level cache; 2.7 GB/s with 1 MiB, 3.0 with this
 SMALL_BYTES = 64 << 10  # arrays up to here are copied in groups: a Python call for each costs more than its bytes
 _PAGE = 4096
@@ -163,7 +165,7 @@ class _Stream:
         """Bytes left in the current buffer; a new one is taken if there is none."""
         if self._buffer is None:
             self._buffer, self._at = self._sink.take(), 0
-        return len(self._buffer.memory) - self._at
+        return buffers.STAGING_BYTES - self._at
 
     def window(self, length: int) -> np.ndarray:
         """The next `length` bytes (at most `room()`), to be filled."""
@@ -181,7 +183,7 @@ class _Stream:
         self._at += length
         self.position += length
         self._meter.add(length)
-        if self._at == len(self._buffer.memory):
+        if self._at == buffers.STAGING_BYTES:
             self.flush()
 
     def flush(self) -> None:

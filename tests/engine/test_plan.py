@@ -1,0 +1,99 @@
+"""Which variable goes into which file."""
+
+import random
+
+from hypothesis import given, strategies as st
+
+from holdfast import Variable, dtypes
+from holdfast.engine.plan import FILE_BYTES, plan_files
+from holdfast.format import layout, safetensors
+
+
+def variable(name: str, nbytes: int, kind: str = "parameter", trainable: bool = True) -> Variable:
+    return Variable(name, kind, trainable, "U8", (nbytes,))  # type: ignore[arg-type]
+
+
+VARIABLES = st.lists(
+    st.builds(
+        Variable,
+        st.text("abc.", min_size=1, max_size=6),
+        st.sampled_from(["parameter", "persistable"]),
+        st.booleans(),
+        st.sampled_from(list(dtypes.ITEMSIZE)),
+        st.lists(st.integers(0, 7), max_size=3).map(tuple),
+    ),
+    unique_by=lambda v: v.name,
+    max_size=12,
+)
+
+
+@given(VARIABLES, st.integers(1, 300))
+def test_every_variable_stands_in_one_file_of_its_kind(variables: list[Variable], file_bytes: int) -> None:
+    plans = plan_files(variables, file_bytes)
+
+    assert sorted(i for plan in plans for i in plan.members) == list(range(len(variables)))
+    for plan in plans:
+        members = [variables[i] for i in plan.members]
+        assert plan.name.startswith("model" if members[0].kind == "parameter" else "state")
+        assert len({v.kind for v in members}) == 1
+        assert members[0].kind != "parameter" or len({v.trainable for v in members}) == 1
+        assert len(members) == 1 or sum(v.nbytes for v in members) <= file_bytes
+        assert layout.is_listable(plan.name)
+    assert len({plan.name for plan in plans}) == len(plans)
+
+
+@given(VARIABLES)
+def test_headers_describe_the_members_and_every_tensor_is_aligned(variables: list[Variable]) -> None:
+    for plan in plan_files(variables):
+        found = safetensors.parse_header(plan.header[8:], plan.size, "f")
+
+        assert list(found) == [variables[i].name for i in plan.members] or len({v.nbytes for v in variables}) < len(variables)
+        for i in plan.members:
+            v = variables[i]
+            assert (found[v.name].dtype, found[v.name].shape) == (v.dtype, v.shape)
+            assert (len(plan.header) + found[v.name].data_offsets[0]) % dtypes.ITEMSIZE[v.dtype] == 0
+
+
+@given(VARIABLES, st.randoms())
+def test_order_of_the_variables_does_not_matter(variables: list[Variable], rng: random.Random) -> None:
+    shuffled = rng.sample(variables, len(variables))
+
+    one, two = plan_files(variables, 100), plan_files(shuffled, 100)
+
+    assert [(p.name, p.header, [variables[i] for i in p.members]) for p in one] == [
+        (p.name, p.header, [shuffled[i] for i in p.members]) for p in two
+    ]
+
+
+def test_one_file_of_parameters_has_the_plain_name() -> None:
+    plans = plan_files([variable("w", 3), variable("m", 4, "persistable")])
+
+    assert [plan.name for plan in plans] == ["model.safetensors", "state-00001-of-00001.safetensors"]
+
+
+def test_files_are_cut_before_they_would_be_too_large() -> None:
+    plans = plan_files([variable(name, 60) for name in "abcde"], 130)
+
+    assert [plan.name for plan in plans] == [f"model-{n:05d}-of-00003.safetensors" for n in (1, 2, 3)]
+    assert [len(plan.members) for plan in plans] == [2, 2, 1]
+
+
+def test_variable_larger_than_a_file_gets_one_of_its_own() -> None:
+    plans = plan_files([variable("a", 3), variable("b", 999), variable("c", 3)], 10)
+
+    assert [len(plan.members) for plan in plans] == [1, 1, 1]
+
+
+def test_frozen_parameters_get_files_of_their_own() -> None:
+    plans = plan_files([variable("a", 3), variable("b", 3, trainable=False), variable("c", 3, "persistable", False)])
+
+    assert [(plan.name, plan.members) for plan in plans] == [
+        ("model-00001-of-00002.safetensors", (0,)),
+        ("model-00002-of-00002.safetensors", (1,)),
+        ("state-00001-of-00001.safetensors", (2,)),
+    ]
+
+
+def test_no_variables_need_no_files() -> None:
+    assert plan_files([]) == []
+    assert FILE_BYTES == 2 << 30
