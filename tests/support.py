@@ -43,7 +43,15 @@ def tree_of(folder: Path) -> dict[str, tuple[Any, ...]]:
         info = path.lstat()
         content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
         name = str(path.relative_to(folder))
-        found[name] = (info.st_mode, info.st_ino, info.st_nlink, info.st_size, info.st_mtime_ns, info.st_ctime_ns, content)
+        found[name] = (
+            info.st_mode,
+            info.st_ino,
+            info.st_nlink,
+            info.st_size,
+            info.st_mtime_ns,
+            info.st_ctime_ns,
+            content,
+        )
     return found
 
 

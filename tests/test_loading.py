@@ -31,7 +31,9 @@ def state(fill: float = 0.0, seed: int = 0) -> dict[str, Any]:
     """A training state; `fill` and `seed` say what is in it."""
     fill = float(fill)
     return {
-        "model": parameters({"fc": {"weight": np.full((4, 3), fill, np.float32), "bias": np.full(4, fill, np.float32)}}),
+        "model": parameters(
+            {"fc": {"weight": np.full((4, 3), fill, np.float32), "bias": np.full(4, fill, np.float32)}}
+        ),
         "optimizer": {"m": [np.full((4, 3), fill), np.full(4, fill)], "step": np.array(int(fill), np.int64)},
         "rng": np.random.default_rng(seed),
         "history": [fill, {"best": fill}],
@@ -73,7 +75,9 @@ def test_report_says_what_was_loaded_from_where(run: Path) -> None:
     report = holdfast.load_checkpoint(target, run, cast="allow")
 
     loaded = {v.name: v for v in report.loaded}
-    assert loaded["model.fc.weight"] == holdfast.LoadedVariable("model.fc.weight", "model.fc.weight", "model.safetensors", 48)
+    assert loaded["model.fc.weight"] == holdfast.LoadedVariable(
+        "model.fc.weight", "model.fc.weight", "model.safetensors", 48
+    )
     assert loaded["optimizer.m.1"] == holdfast.LoadedVariable(
         "optimizer.m.1", "optimizer.m.1", "state-00001-of-00001.safetensors", 32, "F64"
     )
@@ -175,7 +179,9 @@ def test_load_vars_with_a_rename_that_also_names_others(run: Path) -> None:
 
 def test_plain_safetensors_file_of_the_official_package_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "theirs.safetensors"
-    safetensors.numpy.save_file({"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array(3, np.int8)}, path, {"made": "elsewhere"})
+    safetensors.numpy.save_file(
+        {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array(3, np.int8)}, path, {"made": "elsewhere"}
+    )
     target = {"w": np.zeros((2, 3), np.float32), "b": np.array(0, np.int8)}
 
     report = holdfast.load_params(target, path)
@@ -190,7 +196,10 @@ def test_plain_safetensors_file_of_the_official_package_is_loaded(tmp_path: Path
 def test_parameter_files_are_read_by_the_official_package(run: Path) -> None:
     found = safetensors.numpy.load_file(run / "checkpoint_1" / "model.safetensors")
 
-    assert {name: a.tolist() for name, a in found.items()} == {"model.fc.weight": [[2] * 3] * 4, "model.fc.bias": [2] * 4}
+    assert {name: a.tolist() for name, a in found.items()} == {
+        "model.fc.weight": [[2] * 3] * 4,
+        "model.fc.bias": [2] * 4,
+    }
 
 
 def test_single_data_file_of_ours_is_loaded_as_anybodys(run: Path) -> None:
@@ -228,7 +237,9 @@ def test_every_difference_is_listed_at_once(run: Path) -> None:
     assert contents(target) == before
 
 
-@pytest.mark.parametrize(("strict", "names"), [("exact", {"missing", "unexpected"}), ("subset", {"missing"}), ("superset", {"unexpected"})])
+@pytest.mark.parametrize(
+    ("strict", "names"), [("exact", {"missing", "unexpected"}), ("subset", {"missing"}), ("superset", {"unexpected"})]
+)
 def test_strict_modes(strict: Any, names: set[str], run: Path) -> None:
     target = {"model": state(7)["model"], "new": np.full(2, 9.0), "mine": "x"}
     before = contents(target)
@@ -373,11 +384,18 @@ def test_widening_and_rounding_give_the_nearest_values(tmp_path: Path) -> None:
         (np.array([2**53 + 1]), np.bool_),
     ],
 )
-def test_cast_that_would_lose_more_than_precision_leaves_the_target_untouched(held: np.ndarray, wanted: Any, tmp_path: Path) -> None:
+def test_cast_that_would_lose_more_than_precision_leaves_the_target_untouched(
+    held: np.ndarray, wanted: Any, tmp_path: Path
+) -> None:
     many = np.zeros(3_000_000, held.dtype)
     many[-1] = held[-1]
     holdfast.save_checkpoint({"a": np.ones(2), "bad": held, "late": many, "z": np.ones(2)}, tmp_path)
-    target = {"a": np.zeros(2), "bad": np.ones(held.shape, wanted), "late": np.ones(many.shape, wanted), "z": np.zeros(2)}
+    target = {
+        "a": np.zeros(2),
+        "bad": np.ones(held.shape, wanted),
+        "late": np.ones(many.shape, wanted),
+        "z": np.zeros(2),
+    }
     before = contents(target)
 
     with pytest.raises(CastError, match="nothing was loaded") as caught:
@@ -430,7 +448,9 @@ def test_tied_targets_take_tied_values(tmp_path: Path) -> None:
     ],
     ids=["same", "shifted", "reversed", "viewed"],
 )
-def test_targets_that_overlap_with_two_values_are_refused(views: Callable[[np.ndarray], tuple[np.ndarray, ...]], tmp_path: Path) -> None:
+def test_targets_that_overlap_with_two_values_are_refused(
+    views: Callable[[np.ndarray], tuple[np.ndarray, ...]], tmp_path: Path
+) -> None:
     memory = np.full(4, 7.0)
     a, b = views(memory)
     holdfast.save_checkpoint({"a": np.zeros_like(a), "b": np.ones_like(b), "c": np.zeros(1)}, tmp_path)
@@ -470,7 +490,9 @@ def test_read_only_target_is_refused(layout: str, run: Path) -> None:
     target["optimizer"]["m"][0] = frozen
     before = contents(target)
 
-    with pytest.raises(MismatchError, match="'optimizer.m.0': the target's array is read-only; copy it first") as caught:
+    with pytest.raises(
+        MismatchError, match="'optimizer.m.0': the target's array is read-only; copy it first"
+    ) as caught:
         holdfast.load_checkpoint(target, run)
 
     assert caught.value.named("unwritable") == ["optimizer.m.0"]
@@ -585,7 +607,9 @@ def test_value_that_refers_to_nothing_is_refused(tmp_path: Path, monkeypatch: py
 # Places
 
 
-@pytest.mark.parametrize("load", [holdfast.load_checkpoint, holdfast.load_params, holdfast.load_persistables, holdfast.load_vars])
+@pytest.mark.parametrize(
+    "load", [holdfast.load_checkpoint, holdfast.load_params, holdfast.load_persistables, holdfast.load_vars]
+)
 def test_missing_checkpoint_is_named(load: Any, tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFoundError, match="none does not exist"):
         load({"w": np.zeros(1)}, tmp_path / "none")

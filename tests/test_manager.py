@@ -196,7 +196,9 @@ def test_restore_by_step_or_serial(run: Path) -> None:
     assert restored(manager, serial=0) == 1
     with pytest.raises(ValueError, match="step= or serial=, not both"):
         manager.restore(state(0), step=10, serial=1)
-    with pytest.raises(CheckpointNotFoundError, match=r"no complete checkpoint of step 11 in .*; steps there: 0, 10, 20"):
+    with pytest.raises(
+        CheckpointNotFoundError, match=r"no complete checkpoint of step 11 in .*; steps there: 0, 10, 20"
+    ):
         manager.restore(state(0), step=11)
     with pytest.raises(CheckpointNotFoundError, match="no checkpoint_7"):
         manager.restore(state(0), serial=7)
@@ -239,7 +241,9 @@ DAMAGES = [damage_data, damage_header, damage_manifest, remove_manifest, remove_
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_restore_falls_back_on_the_next_older_and_warns(run: Path, damage: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_restore_falls_back_on_the_next_older_and_warns(
+    run: Path, damage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     damage(run / "checkpoint_2")
     target = state(-1)
 
@@ -264,7 +268,9 @@ def test_restore_raises_when_all_are_damaged_and_never_begins_at_step_0(run: Pat
     for serial in range(3):
         damage(run / f"checkpoint_{serial}")
 
-    with pytest.raises(RestoreError, match="none of the 3 checkpoints in .* can be restored.*do not train on") as caught:
+    with pytest.raises(
+        RestoreError, match="none of the 3 checkpoints in .* can be restored.*do not train on"
+    ) as caught:
         CheckpointManager(run).restore(state(-1))
 
     assert [serial for serial, _ in caught.value.attempts] == [2, 1, 0]
@@ -338,7 +344,15 @@ def test_restore_takes_the_options_of_a_load(run: Path) -> None:
 
     with pytest.raises(MismatchError):
         manager.restore(target, rename={"w": "v"})
-    report = manager.restore(target, rename={"w": "v"}, strict="superset", skip=["epoch"], cast="allow", verify="before", progress=seen.append)
+    report = manager.restore(
+        target,
+        rename={"w": "v"},
+        strict="superset",
+        skip=["epoch"],
+        cast="allow",
+        verify="before",
+        progress=seen.append,
+    )
 
     assert target["v"].tolist() == [3] * 5
     assert report.missing == ("extra",)

@@ -138,7 +138,9 @@ class Managed(RuleBasedStateMachine):
         if not sound:
             return
         serial = sound[-1] if data.draw(st.booleans()) else data.draw(st.sampled_from(sound))
-        manifest, payload = (self.folder(serial) / name for name in ("manifest.json", "state-00001-of-00001.safetensors"))
+        manifest, payload = (
+            self.folder(serial) / name for name in ("manifest.json", "state-00001-of-00001.safetensors")
+        )
         if how == "flip":
             contents = bytearray(read_file(payload))
             contents[-1] ^= 0x10
@@ -226,7 +228,9 @@ class Managed(RuleBasedStateMachine):
         if not hasattr(self, "model") or self.rules["best"] is None:
             return
         name, mode = self.rules["best"]
-        scored = [(m.metrics[name] * (1 if mode == "min" else -1), -s) for s, m in self.listed().items() if name in m.metrics]
+        scored = [
+            (m.metrics[name] * (1 if mode == "min" else -1), -s) for s, m in self.listed().items() if name in m.metrics
+        ]
         assert self.manager.best_serial() == (-min(scored)[1] if scored else None)
 
 

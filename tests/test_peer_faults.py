@@ -4,6 +4,8 @@ E1 silent corruption · E2 no sync, modes ignore the umask · E4 a mixture of ol
 E6 casts that overflow in silence · E7 foreign names taken for steps, saves skipped in silence · E13 a file for each small array
 """
 
+# ruff: noqa: N802  the names of the faults are part of the tests' names
+
 from __future__ import annotations
 
 import os
@@ -112,18 +114,26 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
 
 SAVES: dict[str, Callable[[Path], Any]] = {
-    "checkpoint": lambda path: holdfast.save_checkpoint({"w": np.ones(5), "p": holdfast.parameters([np.ones(2)])}, path / "run"),
+    "checkpoint": lambda path: holdfast.save_checkpoint(
+        {"w": np.ones(5), "p": holdfast.parameters([np.ones(2)])}, path / "run"
+    ),
     "params": lambda path: holdfast.save_params({"w": np.ones(5)}, path / "model"),
     "params again": lambda path: (SAVES["params"](path), holdfast.save_params({"w": np.zeros(5)}, path / "model")),
 }
 
 
 @pytest.mark.parametrize("save", SAVES)
-def test_E2_everything_is_synced_before_the_rename_and_the_rename_too(save: str, tmp_path: Path, recorder: Recorder) -> None:
+def test_E2_everything_is_synced_before_the_rename_and_the_rename_too(
+    save: str, tmp_path: Path, recorder: Recorder
+) -> None:
     SAVES[save](tmp_path)
 
     events = recorder.events
-    renames = [i for i, (what, path) in enumerate(events) if what == "rename" and "/.attempt-" in path and "/.trash-" not in path]
+    renames = [
+        i
+        for i, (what, path) in enumerate(events)
+        if what == "rename" and "/.attempt-" in path and "/.trash-" not in path
+    ]
     assert len(renames) == (2 if save == "params again" else 1)
     for at in renames:
         source, target = events[at][1].split("→")
@@ -137,7 +147,9 @@ def test_E2_everything_is_synced_before_the_rename_and_the_rename_too(save: str,
             assert ("sync", source) in before[entry:]  # the folder that has its name
         assert ("sync", str(Path(target).parent)) in events[at:]
         manifest = max(i for i, event in enumerate(before) if event == ("create", f"{source}/manifest.json"))
-        assert not [p for what, p in before[manifest:] if what in ("create", "write") and p != f"{source}/manifest.json"]  # it comes last
+        assert not [
+            p for what, p in before[manifest:] if what in ("create", "write") and p != f"{source}/manifest.json"
+        ]  # it comes last
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
@@ -213,13 +225,20 @@ def crafted(folder: Path, value: Any) -> None:
     import msgspec
 
     data = values.to_bytes(
-        {"format": "holdfast-trainer", "version": [1, 0], "trainer_id": 0, "trainer_args": None, "values": {"rng": value}}
+        {
+            "format": "holdfast-trainer",
+            "version": [1, 0],
+            "trainer_id": 0,
+            "trainer_args": None,
+            "values": {"rng": value},
+        }
     )
     (folder / "trainer_0.json").write_bytes(data)
     raw = manifests.from_bytes((folder / "manifest.json").read_bytes(), "f")
     fields = {name: getattr(raw, name) for name in manifests.Manifest.__struct_fields__}
     fields["files"] = tuple(
-        msgspec.structs.replace(f, size=len(data), digest=hexdigest(data)) if f.name == "trainer_0.json" else f for f in raw.files
+        msgspec.structs.replace(f, size=len(data), digest=hexdigest(data)) if f.name == "trainer_0.json" else f
+        for f in raw.files
     )
     (folder / "manifest.json").write_bytes(manifests.to_bytes(manifests.Manifest(**fields)))
 
@@ -228,14 +247,21 @@ def crafted(folder: Path, value: Any) -> None:
     "value",
     [
         {"$random": ["os.system", "mkdir bomb"]},
-        {"$random": ["numpy.random.Generator", {"bit_generator": "os.mkdir", "state": {"state": 1, "inc": 1}, "has_uint32": 0, "uinteger": 0}]},
+        {
+            "$random": [
+                "numpy.random.Generator",
+                {"bit_generator": "os.mkdir", "state": {"state": 1, "inc": 1}, "has_uint32": 0, "uinteger": 0},
+            ]
+        },
         {"$random": ["numpy.random.RandomState", {"$tuple": ["MT19937", "__import__('os').mkdir('bomb')", 0, 0, 0.0]}]},
         {"$object": ["os.mkdir", "bomb"]},
         {"$reduce": ["posix.mkdir", ["bomb"]]},
         {"py/object": "os.mkdir"},
     ],
 )
-def test_E5_crafted_values_are_errors_and_run_nothing(value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_E5_crafted_values_are_errors_and_run_nothing(
+    value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     holdfast.save_checkpoint({"w": np.ones(1), "rng": np.random.default_rng(0)}, tmp_path / "run")
     crafted(tmp_path / "run" / "checkpoint_0", value)
@@ -275,7 +301,9 @@ print(bad)
 def test_E5_pickles_in_a_checkpoint_are_never_loaded(tmp_path: Path) -> None:
     bomb = pickle.dumps(Bomb(str(tmp_path / "bomb")))
     folders = []
-    for number, name in enumerate(["", ".metadata", "manifest.json", "trainer_0.json", "state-00001-of-00001.safetensors"]):
+    for number, name in enumerate(
+        ["", ".metadata", "manifest.json", "trainer_0.json", "state-00001-of-00001.safetensors"]
+    ):
         holdfast.save_checkpoint({"w": np.ones(1)}, tmp_path / str(number))
         folders.append(tmp_path / str(number))
         if name:
@@ -296,9 +324,14 @@ def test_E5_pickles_in_a_checkpoint_are_never_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("held", "wanted"),
-    [(np.array([1e10], np.float32), np.float16), (np.array([300.0], np.float32), np.int8), (np.array([-1], np.int64), np.uint8),
-     (np.array([2**53 + 1], np.int64), np.float64), (np.array([0.5]), np.int32)],
-)  # fmt: skip
+    [
+        (np.array([1e10], np.float32), np.float16),
+        (np.array([300.0], np.float32), np.int8),
+        (np.array([-1], np.int64), np.uint8),
+        (np.array([2**53 + 1], np.int64), np.float64),
+        (np.array([0.5]), np.int32),
+    ],
+)
 def test_E6_no_cast_overflows_or_wraps_in_silence(held: np.ndarray, wanted: Any, tmp_path: Path) -> None:
     holdfast.save_checkpoint({"x": held}, tmp_path)
     target = {"x": np.full(1, 7, wanted)}
@@ -356,7 +389,9 @@ def test_E13_a_thousand_small_arrays_take_a_handful_of_files_and_syncs(tmp_path:
     for number, state in enumerate((few, many)):
         recorder.events.clear()
         holdfast.save_checkpoint(state, tmp_path / str(number))
-        counts.append({kind: sum(what == kind for what, _ in recorder.events) for kind in ("create", "write", "sync", "rename")})
+        counts.append(
+            {kind: sum(what == kind for what, _ in recorder.events) for kind in ("create", "write", "sync", "rename")}
+        )
 
     assert counts[0] == counts[1]
     assert counts[1]["sync"] <= 8
@@ -366,7 +401,9 @@ def test_E13_a_thousand_small_arrays_take_a_handful_of_files_and_syncs(tmp_path:
     assert all((target[name] == many[name]).all() for name in many)
 
 
-def test_E13_a_thousand_small_arrays_are_read_in_a_handful_of_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_E13_a_thousand_small_arrays_are_read_in_a_handful_of_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = {f"w{i}": np.full(64, float(i)) for i in range(1000)}
     holdfast.save_checkpoint(state, tmp_path)
     reads: list[int] = []

@@ -28,7 +28,11 @@ from holdfast.format import manifest as manifests, safetensors
 from holdfast.format.digests import file_digest, hexdigest
 from support import WrappedStore, flip_bit, read_file, tree_of, write_file
 
-STATE = {"model": parameters({"w": np.arange(6.0), "f": parameters([np.ones(2)], trainable=False)}), "m": np.zeros(3), "n": 1}
+STATE = {
+    "model": parameters({"w": np.arange(6.0), "f": parameters([np.ones(2)], trainable=False)}),
+    "m": np.zeros(3),
+    "n": 1,
+}
 ID = "0123456789abcdef"
 
 
@@ -49,7 +53,16 @@ def run(tmp_path: Path) -> Path:
 
 def add_foreign(run: Path) -> list[str]:
     """Everything that looks a little like a checkpoint and is none."""
-    for name in ("checkpoint_9", "checkpoint_07", "checkpoint_1x", "checkpoint_-1", "checkpoint_", "Checkpoint_8", "7", f".attempt-30-{ID}"):
+    for name in (
+        "checkpoint_9",
+        "checkpoint_07",
+        "checkpoint_1x",
+        "checkpoint_-1",
+        "checkpoint_",
+        "Checkpoint_8",
+        "7",
+        f".attempt-30-{ID}",
+    ):
         (run / name).mkdir()
     shutil.copytree(run / "checkpoint_2", run / "backup_7")
     shutil.copytree(run / "checkpoint_2", run / "checkpoint_08")
@@ -72,7 +85,12 @@ def test_foreign_names_are_never_listed(run: Path) -> None:
 
 
 def test_foreign_things_survive_saves_prunes_and_cleaning(run: Path) -> None:
-    before = [name for name in add_foreign(run) if not name.startswith((".attempt-", ".trash-")) and name not in ("checkpoint_0", "checkpoint_1", "checkpoint_2")]
+    before = [
+        name
+        for name in add_foreign(run)
+        if not name.startswith((".attempt-", ".trash-"))
+        and name not in ("checkpoint_0", "checkpoint_1", "checkpoint_2")
+    ]
 
     serial = holdfast.save_checkpoint(STATE, run, max_num_checkpoints=1)
     assert serial == 42  # above every name that is there, hidden ones too
@@ -130,7 +148,10 @@ def test_readers_ask_for_no_change(run: Path, read: str) -> None:
     assert {name for name, _ in store.calls} <= {"list", "stat", "open"}
 
 
-@pytest.mark.parametrize("call", [holdfast.serials, holdfast.latest_serial, holdfast.verify, lambda run: holdfast.load_checkpoint(STATE, run)])
+@pytest.mark.parametrize(
+    "call",
+    [holdfast.serials, holdfast.latest_serial, holdfast.verify, lambda run: holdfast.load_checkpoint(STATE, run)],
+)
 def test_folder_that_cannot_be_listed_is_an_error_and_not_empty(run: Path, call: Callable[[Any], Any]) -> None:
     def refusing(path: str) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied", path)
@@ -153,7 +174,10 @@ for i in range(10):
 
 def test_two_processes_that_save_at_once_get_serials_of_their_own(tmp_path: Path) -> None:
     processes = [
-        subprocess.Popen([sys.executable, "-c", SAVER, tmp_path, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for n in (1, 2)
+        subprocess.Popen(
+            [sys.executable, "-c", SAVER, tmp_path, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for n in (1, 2)
     ]
     for process in processes:
         assert process.stdin is not None
@@ -175,7 +199,10 @@ def test_two_processes_that_save_at_once_get_serials_of_their_own(tmp_path: Path
 def test_two_processes_that_rotate_at_once_delete_nothing_that_must_stay(tmp_path: Path) -> None:
     program = SAVER.replace("max_num_checkpoints=None", "max_num_checkpoints=2")
     processes = [
-        subprocess.Popen([sys.executable, "-c", program, tmp_path, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for n in (1, 2)
+        subprocess.Popen(
+            [sys.executable, "-c", program, tmp_path, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for n in (1, 2)
     ]
     for process in processes:
         process.communicate("go\n")
@@ -251,7 +278,9 @@ def crafted_header(folder: Path, header: bytes) -> None:
     def change(fields: dict[str, Any]) -> None:
         blocks = [b for v in fields["variables"] for c in v.chunks for b in c.blocks]
         digest = hexdigest(header)
-        fields["files"] = (msgspec.structs.replace(fields["files"][0], header_digest=digest, digest=file_digest(digest, blocks)),)
+        fields["files"] = (
+            msgspec.structs.replace(fields["files"][0], header_digest=digest, digest=file_digest(digest, blocks)),
+        )
 
     rewritten(folder, change)
 
@@ -312,7 +341,14 @@ def test_pin_of_what_is_no_checkpoint_is_refused(call: Callable[[Path, int], Non
 
 
 @pytest.mark.parametrize(
-    ("options", "gone"), [({"keep": 3}, []), ({"keep": 2}, [0]), ({"keep": 1}, [0, 1]), ({"keep": 1, "keep_period": 20}, [1]), ({"keep": 99}, [])]
+    ("options", "gone"),
+    [
+        ({"keep": 3}, []),
+        ({"keep": 2}, [0]),
+        ({"keep": 1}, [0, 1]),
+        ({"keep": 1, "keep_period": 20}, [1]),
+        ({"keep": 99}, []),
+    ],
 )
 def test_prune_deletes_what_no_rule_keeps(options: dict[str, int], gone: list[int], run: Path) -> None:
     assert holdfast.prune(run, **options) == gone
@@ -378,7 +414,11 @@ def test_refused_operations_are_storage_errors(call: Callable[[Any], Any], run: 
 def test_export_links_the_parameters(run: Path, tmp_path: Path) -> None:
     exported = holdfast.export(run, tmp_path / "out" / "model")
 
-    assert exported == ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
+    assert exported == [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+    ]
     assert names(tmp_path / "out" / "model") == ["manifest.json", *exported]
     for name in exported:
         assert (tmp_path / "out" / "model" / name).samefile(run / "checkpoint_2" / name)

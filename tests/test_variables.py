@@ -37,7 +37,9 @@ def test_select_by_predicate_keeps_the_order() -> None:
     assert select([MOMENT, WEIGHT], predicate=lambda v: v.nbytes == 48) == [MOMENT, WEIGHT]
 
 
-@pytest.mark.parametrize("vars", [["adam.m", "fc.w"], [MOMENT, WEIGHT], {"fc.w": 1, "adam.m": 2}, iter(["adam.m", "fc.w"])])
+@pytest.mark.parametrize(
+    "vars", [["adam.m", "fc.w"], [MOMENT, WEIGHT], {"fc.w": 1, "adam.m": 2}, iter(["adam.m", "fc.w"])]
+)
 def test_select_by_names_or_variables(vars: object) -> None:
     assert select(ALL, vars=vars) == [WEIGHT, MOMENT]  # type: ignore[call-overload]
 

@@ -161,7 +161,7 @@ class Checkpoint(Mapping[str, LazyVariable]):
             FormatError: one has a dtype that the format does not know.
         """
         for entry in self._entries.values():
-            if entry.dtype not in dtypes.ITEMSIZE:
+            if entry.dtype not in dtypes.ITEMSIZE or len(entry.shape) > safetensors.MAX_DIMENSIONS:
                 self._checked(entry)
         with collection_paused():
             return {name: entry.variable for name, entry in self._entries.items()}

@@ -13,7 +13,7 @@ from holdfast.engine.catalog import Found, complete
 from holdfast.engine.commit import storage_errors
 from holdfast.engine.progress import ProgressOption, metered
 from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks, verify_header
-from holdfast.errors import FormatError
+from holdfast.errors import CorruptCheckpointError, FormatError
 from holdfast.format import layout, manifest as manifests, safetensors
 from holdfast.format.digests import file_digest
 from holdfast.format.values import trainer_from_bytes
@@ -84,31 +84,46 @@ def verify(path: Path, *, serial: int | None = None, progress: ProgressOption = 
         folder, number = catalog.locate(location, serial)
         manifest = catalog.read_manifest(folder)
         manifests.check(manifest, str(folder / layout.MANIFEST))
+        damage: list[CorruptCheckpointError] = []
         with Source(folder, manifest) as source:
-            _verify_files(source)
+            _verify_files(source, damage)
             wanted = [Wanted(entry, chunk) for entry in manifest.variables for chunk in entry.chunks]
             with metered("verify", sum(w.chunk.nbytes for w in wanted), progress) as meter:
-                read_chunks(source, wanted, verify=True, meter=meter)
+                try:
+                    read_chunks(source, wanted, verify=True, meter=meter)
+                except CorruptCheckpointError as error:
+                    damage.append(error)
+    if damage:
+        names = [name for error in damage for name in error.variables]
+        raise CorruptCheckpointError("\n".join(map(str, damage)), path=damage[0].path, variables=names) from damage[0]
     return VerifyReport(str(folder), number, len(manifest.files), len(manifest.variables), manifest.nbytes)
 
 
-def _verify_files(source: Source) -> None:
-    manifest, damaged = source.manifest, {}
+def _verify_files(source: Source, damage: list[CorruptCheckpointError]) -> None:
+    """Check all that is no data; damage is added to the list, what breaks the specification is raised."""
+    manifest, headers = source.manifest, dict[int, dict[str, None]]()
     for number, (file, chunks) in enumerate(zip(manifest.files, manifests.placed(manifest), strict=True)):
         path = source.path(number)
         if file.header_size is None:
-            data = read_listed(source.folder, file)
+            try:
+                data = read_listed(source.folder, file)
+            except CorruptCheckpointError as error:
+                damage.append(error)
+                continue
             if (trainer_id := layout.trainer_id_of(file.name)) is not None:
                 trainer_from_bytes(data, path, trainer_id)
             continue
         assert file.header_digest is not None
         if not verify_header(source, number):
-            damaged[number] = dict[str, None]()
+            headers[number] = {}
             continue
         if file_digest(file.header_digest, (block for *_, chunk in chunks for block in chunk.blocks)) != file.digest:
             raise FormatError(f"{path}: the manifest's digest of the file is not that of its blocks")
         _compare_header(source, number, chunks)
-    raise_if_damaged(source, damaged)
+    try:
+        raise_if_damaged(source, headers)
+    except CorruptCheckpointError as error:
+        damage.append(error)
 
 
 def _compare_header(

@@ -262,6 +262,10 @@ def foreign_files(target: Location) -> list[str]:
         ForeignFolderError: the folder as a whole is not Holdfast's own, or holds what cannot be carried over.
     """
     store = target.store
+    if layout.serial_of(target.name) is not None:
+        raise ForeignFolderError(
+            f"{target} has the name of a checkpoint of a run; choose another for a folder of its own"
+        )
     entry = store.stat(target.path)
     if entry is None:
         return []

@@ -39,7 +39,7 @@ def arrays(draw: st.DrawFn) -> np.ndarray:
     shape = draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
     count = int(np.prod(shape))
     bits = np.frombuffer(draw(st.binary(min_size=count * dtype.itemsize, max_size=count * dtype.itemsize)), np.uint8)
-    array = (bits % 2).astype(bool) if dtype == bool else bits.view(dtype)
+    array = (bits % 2).astype(bool) if dtype.kind == "b" else bits.view(dtype)
     array = array.reshape(shape)
     layout = draw(st.sampled_from(["plain", "fortran", "strided", "reversed", "big"]))
     if layout == "fortran":
@@ -116,7 +116,10 @@ def flat(tree: Any) -> list[bytes]:
 
 
 def test_names_are_the_keys_on_the_way() -> None:
-    state = {"model": parameters({"fc": {"w": np.zeros(2)}, "layers": [np.zeros(1), {"b": np.zeros(3)}]}), 3: (np.zeros(1),)}
+    state = {
+        "model": parameters({"fc": {"w": np.zeros(2)}, "layers": [np.zeros(1), {"b": np.zeros(3)}]}),
+        3: (np.zeros(1),),
+    }
 
     found = scan(state)
 
@@ -125,7 +128,9 @@ def test_names_are_the_keys_on_the_way() -> None:
 
 def test_marks_give_the_kind_and_inner_marks_win() -> None:
     state = {
-        "model": parameters({"w": np.zeros(1), "scratch": temporary(np.zeros(1)), "frozen": parameters([np.zeros(1)], trainable=False)}),
+        "model": parameters(
+            {"w": np.zeros(1), "scratch": temporary(np.zeros(1)), "frozen": parameters([np.zeros(1)], trainable=False)}
+        ),
         "optimizer": {"m": np.zeros(1)},
     }
 
@@ -174,7 +179,12 @@ def test_read_only_arrays_are_saved() -> None:
 
 
 def test_state_is_not_changed_by_a_save() -> None:
-    state = {"w": np.asfortranarray(np.ones((2, 3))), "v": [1, (2,)], "g": np.random.default_rng(0), "p": parameters([np.zeros(1)])}
+    state = {
+        "w": np.asfortranarray(np.ones((2, 3))),
+        "v": [1, (2,)],
+        "g": np.random.default_rng(0),
+        "p": parameters([np.zeros(1)]),
+    }
     before = contents(copy.deepcopy(state))
 
     holdfast.save_checkpoint(state, MemoryStore().at("run"))
@@ -186,10 +196,19 @@ def test_state_is_not_changed_by_a_save() -> None:
 # Values
 
 FLOATS = st.floats(allow_nan=True)
-LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), FLOATS, st.text(max_size=5), st.sampled_from([np.float32(0.1), np.int8(-1)]))
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    FLOATS,
+    st.text(max_size=5),
+    st.sampled_from([np.float32(0.1), np.int8(-1)]),
+)
 KEYS = st.one_of(st.text(max_size=3), st.integers(-3, 3))
 VALUES = st.recursive(
-    LEAVES, lambda v: st.one_of(st.lists(v, max_size=3), st.tuples(v, v), st.dictionaries(KEYS, v, max_size=3)), max_leaves=10
+    LEAVES,
+    lambda v: st.one_of(st.lists(v, max_size=3), st.tuples(v, v), st.dictionaries(KEYS, v, max_size=3)),
+    max_leaves=10,
 )
 
 
@@ -248,7 +267,9 @@ def test_dict_of_another_class_keeps_its_class() -> None:
     counts: collections.Counter[str] = collections.Counter()
     target = {"w": np.zeros(1), "counts": counts, "order": collections.OrderedDict(z=1)}
 
-    through({"w": np.zeros(1), "counts": collections.Counter("aab"), "order": collections.OrderedDict(b=1, a=2)}, target)
+    through(
+        {"w": np.zeros(1), "counts": collections.Counter("aab"), "order": collections.OrderedDict(b=1, a=2)}, target
+    )
 
     assert target["counts"] is counts
     assert counts == collections.Counter("aab")
@@ -285,7 +306,8 @@ def test_value_right_inside_a_mark_is_refilled_if_it_can_be() -> None:
 # Random numbers
 
 GENERATORS = {
-    name: lambda seed, bits=getattr(np.random, name): np.random.Generator(bits(seed)) for name in ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+    name: lambda seed, bits=getattr(np.random, name): np.random.Generator(bits(seed))
+    for name in ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 }
 GENERATORS["RandomState"] = np.random.RandomState
 GENERATORS["RandomState-PCG64"] = lambda seed: np.random.RandomState(np.random.PCG64(seed))
@@ -295,9 +317,17 @@ GENERATORS["random.Random"] = random.Random  # type: ignore[assignment]
 def draw(generator: Any) -> list[float]:
     """Numbers of several kinds, an odd count of each: Gaussian ones come in pairs, the second of which waits in the state."""
     if isinstance(generator, random.Random):
-        return [generator.random(), generator.gauss(0, 1), generator.randrange(10**30), generator.gauss(0, 1), generator.gauss(0, 1)]
+        return [
+            generator.random(),
+            generator.gauss(0, 1),
+            generator.randrange(10**30),
+            generator.gauss(0, 1),
+            generator.gauss(0, 1),
+        ]
     normal = generator.standard_normal(3).tolist()
-    integers = (generator.integers if hasattr(generator, "integers") else generator.randint)(0, 2**31 - 1, 3, dtype=np.int32).tolist()
+    integers = (generator.integers if hasattr(generator, "integers") else generator.randint)(
+        0, 2**31 - 1, 3, dtype=np.int32
+    ).tolist()
     return [*normal, *integers, *generator.permutation(5).tolist()]
 
 
@@ -339,7 +369,11 @@ def test_generators_are_loaded_in_place() -> None:
 @pytest.mark.parametrize(
     ("saved", "target", "words"),
     [
-        (np.random.default_rng(0), np.random.RandomState(0), "the state of a numpy.random.Generator, the target is a numpy.random.RandomState"),
+        (
+            np.random.default_rng(0),
+            np.random.RandomState(0),
+            "the state of a numpy.random.Generator, the target is a numpy.random.RandomState",
+        ),
         (random.Random(0), np.random.default_rng(0), "the state of a random.Random"),
         (GENERATORS["PCG64"](0), GENERATORS["MT19937"](0), "its random state does not fit"),
         (3, np.random.default_rng(0), "the checkpoint has a plain value there, the target a random number generator"),
@@ -488,7 +522,10 @@ def test_temporaries_are_neither_saved_nor_loaded() -> None:
 
 
 def test_temporaries_may_be_anything() -> None:
-    state = {"w": np.zeros(1), "scratch": temporary({"o": np.array([None]), "f": print, "z": np.zeros(1, complex), "set": {1}})}
+    state = {
+        "w": np.zeros(1),
+        "scratch": temporary({"o": np.array([None]), "f": print, "z": np.zeros(1, complex), "set": {1}}),
+    }
 
     assert holdfast.save_checkpoint(state, MemoryStore().at("run")) == 0
 
@@ -504,7 +541,10 @@ for _ in range(20_000):
     DEEP = [DEEP]
 
 UNSUPPORTED: dict[str, tuple[Any, str]] = {
-    "masked": ({"a": {"m": np.ma.masked_array([1.0, 2.0], [True, False])}}, r"'a.m': a masked array would lose its mask"),
+    "masked": (
+        {"a": {"m": np.ma.masked_array([1.0, 2.0], [True, False])}},
+        r"'a.m': a masked array would lose its mask",
+    ),
     "object": ({"o": np.array([None, 1])}, "'o': dtype object is not one"),
     "complex128": ({"c": np.zeros(2, complex)}, "'c': dtype complex128"),
     "datetime": ({"d": np.zeros(2, "M8[s]")}, r"'d': dtype datetime64\[s\]"),
@@ -515,7 +555,10 @@ UNSUPPORTED: dict[str, tuple[Any, str]] = {
     "set": ({"s": {"deep": [1, {2}]}}, r"'s.deep.1': builtins.set is neither an array nor JSON"),
     "function": ({"f": print, "w": np.zeros(1)}, "'f': builtins.builtin_function_or_method"),
     "bytes": ({"b": b"x"}, "'b': builtins.bytes"),
-    "array-like": ({"a": type("Tensor", (), {"__array__": lambda self: np.zeros(1)})()}, r"'a': .*numpy.asarray\(\) makes it an array"),
+    "array-like": (
+        {"a": type("Tensor", (), {"__array__": lambda self: np.zeros(1)})()},
+        r"'a': .*numpy.asarray\(\) makes it an array",
+    ),
     "same name": ({"a": {"b": np.zeros(1)}, "a.b": np.zeros(1)}, "'a.b': two leaves have this name"),
     "same key": ({1: np.zeros(1), "1": np.zeros(1)}, "'1': two leaves have this name"),
     "value and array": ({"a": {"b": np.zeros(1)}, "a.b": 3}, "'a.b': two leaves have this name"),
@@ -532,7 +575,9 @@ UNSUPPORTED: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("save", [holdfast.save_checkpoint, holdfast.save_params, holdfast.save_persistables, holdfast.save_vars])
+@pytest.mark.parametrize(
+    "save", [holdfast.save_checkpoint, holdfast.save_params, holdfast.save_persistables, holdfast.save_vars]
+)
 @pytest.mark.parametrize("case", UNSUPPORTED)
 def test_unsupported_is_refused_by_name_before_a_byte_is_written(case: str, save: Any, tmp_path: Path) -> None:
     state, words = UNSUPPORTED[case]

@@ -39,6 +39,7 @@ def say(line: str) -> None:
 
 def live(folder: str) -> NoReturn:
     """Resume, and save without end."""
+    say(f"born {os.getpid()}")
     state = state_of(-1)
     step = -1
     if holdfast.serials(folder):
@@ -64,7 +65,6 @@ def main() -> None:
             finally:
                 sys.stderr.flush()
                 os._exit(1)
-        say(f"born {life}")
         os.waitpid(life, 0)
         say("dead")
 

@@ -11,7 +11,9 @@ from holdfast.engine import arrays
 def strided(draw: st.DrawFn) -> np.ndarray:
     """Arrays of every layout: slices with steps of both signs, transposed, Fortran, big-endian, broadcast."""
     shape = draw(st.lists(st.integers(0, 5), max_size=4))
-    array = np.arange(int(np.prod(shape)), dtype=draw(st.sampled_from(["<f4", ">f4", "u1", ">i2", "<c8", ">f8"]))).reshape(shape)
+    array = np.arange(
+        int(np.prod(shape)), dtype=draw(st.sampled_from(["<f4", ">f4", "u1", ">i2", "<c8", ">f8"]))
+    ).reshape(shape)
     for axis in range(array.ndim):
         step = draw(st.sampled_from([1, 1, 2, -1, -2]))
         array = array[(slice(None),) * axis + (slice(None, None, step),)]

@@ -38,8 +38,14 @@ def names(location: Location) -> list[str]:
     return sorted(entry.name for entry in location.store.list(location.path))
 
 
-def filled(parent: Location, label: str = "0") -> Attempt:
+def begun(parent: Location, label: str) -> Attempt:
     attempt = Attempt(parent, label)
+    attempt.begin()
+    return attempt
+
+
+def filled(parent: Location, label: str = "0") -> Attempt:
+    attempt = begun(parent, label)
     write_file(attempt.folder / "model.safetensors", b"data")
     return attempt
 
@@ -99,7 +105,7 @@ def test_file_that_has_the_name_is_passed_over(parent: Location) -> None:
 
 def test_commit_alone_makes_and_then_replaces(parent: Location) -> None:
     filled(parent, "model").commit_alone(parent / "model", b"1")
-    second = Attempt(parent, "model")
+    second = begun(parent, "model")
     write_file(second.folder / "new", b"")
 
     second.commit_alone(parent / "model", b"2")
@@ -130,7 +136,16 @@ def test_sweep_removes_what_dead_writers_and_interrupted_deletions_left(parent: 
 
 def test_sweep_leaves_live_and_foreign_things_alone(parent: Location) -> None:
     live = filled(parent, "7")
-    foreign = [".attempt-x", ".trash-1", f".trash-model-{ID}", f".attempt-²-{ID}", f".previous-4-{ID}", ".git", f".attempt--{ID}", f"trash-1-{ID}"]
+    foreign = [
+        ".attempt-x",
+        ".trash-1",
+        f".trash-model-{ID}",
+        f".attempt-²-{ID}",
+        f".previous-4-{ID}",
+        ".git",
+        f".attempt--{ID}",
+        f"trash-1-{ID}",
+    ]
     for name in foreign:
         parent.store.make_folder((parent / name).path)
     write_file(parent / f".trash-3-{ID}", b"a file")
@@ -210,7 +225,8 @@ def test_locks_that_fail_otherwise_are_an_error(tmp_path: Path) -> None:
         raise OSError(errno.EIO, "Input/output error", path)
 
     with pytest.raises(StorageError, match="cannot write in .*Input/output error"):
-        Attempt(WrappedStore(claim=broken).at(tmp_path), "1")
+        with commit.attempt(WrappedStore(claim=broken).at(tmp_path), "1", 0):
+            raise AssertionError
     assert list(tmp_path.iterdir()) == []
 
 
@@ -225,7 +241,7 @@ def test_attempt_that_somebody_sweeps_at_once_is_made_again(tmp_path: Path) -> N
         return store.inner.claim(path)
 
     store.instead["claim"] = claim
-    attempt = Attempt(store.at(tmp_path), "1")
+    attempt = begun(store.at(tmp_path), "1")
 
     assert len(stolen) == 3
     assert [p.name for p in tmp_path.iterdir()] == [attempt.folder.name]
@@ -236,7 +252,7 @@ def test_attempt_that_is_swept_for_ever_is_an_error(tmp_path: Path) -> None:
     store = WrappedStore(claim=lambda path: os.rmdir(path))
 
     with pytest.raises(StorageError, match="another process removes each as soon as it is made"):
-        Attempt(store.at(tmp_path), "1")
+        begun(store.at(tmp_path), "1")
 
 
 def test_discard_that_fails_is_logged_and_hides_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -257,13 +273,16 @@ import sys
 from holdfast import LocalStore
 from holdfast.engine.commit import Attempt
 attempt = Attempt(LocalStore().at(sys.argv[1]), "0")
+attempt.begin()
 print(attempt.folder.name, flush=True)
 sys.stdin.read()
 """
 
 
 def test_attempt_of_another_process_stays_until_the_process_dies(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         name = process.stdout.readline().strip()
         serial = holdfast.save_checkpoint({"w": np.zeros(1)}, tmp_path)
@@ -349,7 +368,15 @@ def test_unknown_free_space_stops_nobody(tmp_path: Path) -> None:
 
 
 def test_used_serials_count_whatever_has_a_name(parent: Location) -> None:
-    for name in ("checkpoint_3", f".attempt-9-{ID}", f".trash-5-{ID}", "checkpoint_010", "backup_70", f".attempt-x-{ID}", f".attempt-²-{ID}"):
+    for name in (
+        "checkpoint_3",
+        f".attempt-9-{ID}",
+        f".trash-5-{ID}",
+        "checkpoint_010",
+        "backup_70",
+        f".attempt-x-{ID}",
+        f".attempt-²-{ID}",
+    ):
         parent.store.make_folder((parent / name).path)
     write_file(parent / "checkpoint_4", b"")
 

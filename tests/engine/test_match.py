@@ -81,7 +81,9 @@ def test_skip_leaves_both_sides_alone_after_renaming() -> None:
     assert found == Match({"fc.w": "old.fc.w"}, ("head.b",), (), ())
 
 
-@pytest.mark.parametrize(("strict", "kinds"), [("exact", ["missing", "unexpected"]), ("subset", ["missing"]), ("superset", ["unexpected"])])
+@pytest.mark.parametrize(
+    ("strict", "kinds"), [("exact", ["missing", "unexpected"]), ("subset", ["missing"]), ("superset", ["unexpected"])]
+)
 def test_strict_says_which_side_may_hold_more(strict: Any, kinds: list[str]) -> None:
     rules = Rules(strict=strict)
 
@@ -92,7 +94,10 @@ def test_near_misses_are_suggested_with_the_remedy() -> None:
     rules = Rules()
     (missing, unexpected) = name_problems(match_names(["encoder.weight"], ["encoder.weights"], rules), rules)
 
-    assert "did you mean the checkpoint's 'encoder.weight'? Then rename={'encoder.weight': 'encoder.weights'}" in missing.message
+    assert (
+        "did you mean the checkpoint's 'encoder.weight'? Then rename={'encoder.weight': 'encoder.weights'}"
+        in missing.message
+    )
     assert "'encoder.weight' is in the checkpoint, and the target has no place for it" in unexpected.message
 
 
@@ -120,7 +125,12 @@ def target(dtype: str, shape: tuple[int, ...]) -> Variable:
     ("source", "wanted", "cast", "words"),
     [
         (("F32", (2,)), ("F32", (2,)), "forbid", None),
-        (("F32", (768, 512)), ("F32", (512, 768)), "allow", "'w': the checkpoint has F32 (768, 512), the target expects F32 (512, 768)"),
+        (
+            ("F32", (768, 512)),
+            ("F32", (512, 768)),
+            "allow",
+            "'w': the checkpoint has F32 (768, 512), the target expects F32 (512, 768)",
+        ),
         (("F32", (1,)), ("F32", ()), "allow", "rename= or skip= it"),
         (("F16", ()), ("F32", ()), "forbid", 'cast="widen" converts it'),
         (("F32", ()), ("F16", ()), "forbid", 'cast="allow" converts it, with rounding'),
@@ -227,7 +237,9 @@ def test_cast_loss_names_a_value(values: np.ndarray, dtype: Any, words: str) -> 
     assert words in (cast_loss(values, np.dtype(dtype)) or "")
 
 
-@pytest.mark.parametrize("dtype", [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e5m2fnuz, ml_dtypes.float8_e8m0fnu])
+@pytest.mark.parametrize(
+    "dtype", [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e5m2fnuz, ml_dtypes.float8_e8m0fnu]
+)
 def test_cast_loss_notices_infinities_where_the_dtype_has_none(dtype: Any) -> None:
     # They would become NaN, or the greatest number, in silence.
     assert "inf" in (cast_loss(np.array([1.0, np.inf], np.float32), np.dtype(dtype)) or "")

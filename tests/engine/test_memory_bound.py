@@ -58,8 +58,16 @@ def test_memory_above_the_state_is_bounded(made: str) -> None:
     if not Path("/proc/self/clear_refs").exists() or not Path("/dev/shm").is_dir():
         pytest.skip("measured by Linux's /proc")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # what is measured is this process, and not the disk
-        done = subprocess.run([sys.executable, "-c", PROGRAM, f"{folder}/run", made], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, f"{folder}/run", made], capture_output=True, text=True, check=False
+        )
 
     assert done.returncode == 0, done.stderr
-    peaks = dict(zip(("save", "load", "verify before load", "load from disk", "verify"), map(int, done.stdout.split()), strict=True))
+    peaks = dict(
+        zip(
+            ("save", "load", "verify before load", "load from disk", "verify"),
+            map(int, done.stdout.split()),
+            strict=True,
+        )
+    )
     assert {what: f"{peak / 2**20:.0f} MiB" for what, peak in peaks.items() if peak > BOUND} == {}

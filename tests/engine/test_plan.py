@@ -47,7 +47,9 @@ def test_headers_describe_the_members_and_every_tensor_is_aligned(variables: lis
     for plan in plan_files(variables):
         found = safetensors.parse_header(plan.header[8:], plan.size, "f")
 
-        assert list(found) == [variables[i].name for i in plan.members] or len({v.nbytes for v in variables}) < len(variables)
+        assert list(found) == [variables[i].name for i in plan.members] or len({v.nbytes for v in variables}) < len(
+            variables
+        )
         for i in plan.members:
             v = variables[i]
             assert (found[v.name].dtype, found[v.name].shape) == (v.dtype, v.shape)

@@ -38,7 +38,9 @@ def test_callback_sees_bytes_grow_to_the_total() -> None:
 
 
 @pytest.mark.parametrize("option", [None, False])
-def test_no_progress_is_shown_unless_asked_for(option: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_progress_is_shown_unless_asked_for(
+    option: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
 
     holdfast.save_params(STATE, MemoryStore().at("p"), progress=option)

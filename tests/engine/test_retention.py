@@ -42,7 +42,14 @@ def test_multiples_of_the_period_stay_by_step_or_else_by_serial() -> None:
 
 @pytest.mark.parametrize(("mode", "stay"), [("min", {2, 4, 9}), ("max", {1, 5, 9})])
 def test_best_stay_and_those_without_the_metric_do_not_compete(mode: Any, stay: set[int]) -> None:
-    checkpoints = [found(1, loss=9.0), found(2, loss=1.0), found(3), found(4, loss=2.0), found(5, loss=8.0), found(9, other=0.0)]
+    checkpoints = [
+        found(1, loss=9.0),
+        found(2, loss=1.0),
+        found(3),
+        found(4, loss=2.0),
+        found(5, loss=8.0),
+        found(9, other=0.0),
+    ]
 
     assert keep(checkpoints, Rules(newest=1, best=("loss", mode), best_count=2)) == stay
 
@@ -61,11 +68,23 @@ def test_non_finite_metrics_do_not_compete() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 50), st.none() | st.integers(0, 40), st.booleans(), st.none() | st.integers(0, 5)), unique_by=lambda t: t[0]),
-    st.integers(1, 5), st.none() | st.integers(1, 7), st.booleans(), st.integers(1, 3), st.randoms(),
-)  # fmt: skip
+    st.lists(
+        st.tuples(st.integers(0, 50), st.none() | st.integers(0, 40), st.booleans(), st.none() | st.integers(0, 5)),
+        unique_by=lambda t: t[0],
+    ),
+    st.integers(1, 5),
+    st.none() | st.integers(1, 7),
+    st.booleans(),
+    st.integers(1, 3),
+    st.randoms(),
+)
 def test_the_newest_always_stays_and_order_does_not_matter(
-    drawn: list[tuple[int, int | None, bool, int | None]], newest: int, period: int | None, best: bool, count: int, rng: random.Random
+    drawn: list[tuple[int, int | None, bool, int | None]],
+    newest: int,
+    period: int | None,
+    best: bool,
+    count: int,
+    rng: random.Random,
 ) -> None:
     checkpoints = [found(s, step, pin, **({} if loss is None else {"loss": loss})) for s, step, pin, loss in drawn]
     rules = Rules(newest, period, ("loss", "min") if best else None, count)
@@ -78,7 +97,9 @@ def test_the_newest_always_stays_and_order_does_not_matter(
     assert len(kept) >= min(newest, len(checkpoints))
 
 
-@pytest.mark.parametrize("options", [{"newest": 0}, {"newest": -1}, {"newest": 2.0}, {"newest": True}, {"period": 0}, {"best_count": 0}])
+@pytest.mark.parametrize(
+    "options", [{"newest": 0}, {"newest": -1}, {"newest": 2.0}, {"newest": True}, {"period": 0}, {"best_count": 0}]
+)
 def test_rules_refuse_numbers_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="whole number from 1"):
         Rules(**options)
@@ -90,7 +111,9 @@ def test_rules_refuse_another_form_of_best(best: Any) -> None:
         Rules(best=best)
 
 
-def test_prune_logs_what_it_cannot_delete_and_goes_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_prune_logs_what_it_cannot_delete_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     run = MemoryStore().at("run")
     for _ in range(4):
         holdfast.save_checkpoint({"w": np.zeros(1)}, run, max_num_checkpoints=None)

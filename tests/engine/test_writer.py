@@ -99,7 +99,9 @@ def test_all_together_have_the_digests_of_their_bytes(tmp_path: Path, direct: bo
         number, start, stop, blocks = written.chunks[i]
         assert (number, start, stop) == (0, end, end + array.nbytes)
         assert data[start:stop] == array.astype(array.dtype.newbyteorder("<")).tobytes()
-        assert list(blocks) == [hexdigest(data[at : min(at + BLOCK_BYTES, stop)]) for at in range(start, stop, BLOCK_BYTES)]
+        assert list(blocks) == [
+            hexdigest(data[at : min(at + BLOCK_BYTES, stop)]) for at in range(start, stop, BLOCK_BYTES)
+        ]
         digests += blocks
         end = stop
     assert end == len(data)
@@ -121,7 +123,9 @@ def test_several_files_are_written(tmp_path: Path) -> None:
 
     plans, written = write(LocalStore().at(tmp_path), arrays, 250_000)
 
-    assert sorted(p.name for p in tmp_path.iterdir()) == [plan.name for plan in plans] == [f.name for f in written.files]
+    assert (
+        sorted(p.name for p in tmp_path.iterdir()) == [plan.name for plan in plans] == [f.name for f in written.files]
+    )
     assert len(plans) == 3
     for plan in plans:
         found = safetensors.numpy.load_file(tmp_path / plan.name)
@@ -149,7 +153,9 @@ def no_threads_left() -> bool:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("operation", ["write_at", "truncate", "sync", "close"])
 @pytest.mark.parametrize("size", [10, 20 << 20])
-def test_errors_of_writer_threads_reach_the_caller_with_their_cause(tmp_path: Path, operation: str, number: int, size: int) -> None:
+def test_errors_of_writer_threads_reach_the_caller_with_their_cause(
+    tmp_path: Path, operation: str, number: int, size: int
+) -> None:
     class Broken:
         def __init__(self, real: Any) -> None:
             self._real = real
@@ -188,7 +194,9 @@ def test_errors_of_create_reach_the_caller(tmp_path: Path) -> None:
     assert no_threads_left()
 
 
-def test_interrupt_from_the_callback_ends_all_threads_and_gives_all_buffers_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_from_the_callback_ends_all_threads_and_gives_all_buffers_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken: list[int] = []
     take, give = buffers.take, buffers.give
     monkeypatch.setattr(buffers, "take", lambda: taken.append(1) or take())
@@ -200,7 +208,9 @@ def test_interrupt_from_the_callback_ends_all_threads_and_gives_all_buffers_back
 
     with pytest.raises(KeyboardInterrupt):
         array = np.zeros(40 << 20, np.uint8)
-        write_files(LocalStore().at(tmp_path), plan_files(variables_of({"x": array})), [array], Meter("save", 0, interrupt))
+        write_files(
+            LocalStore().at(tmp_path), plan_files(variables_of({"x": array})), [array], Meter("save", 0, interrupt)
+        )
 
     assert no_threads_left()
     assert sum(taken) == 0 < len(taken)

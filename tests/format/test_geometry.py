@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 from holdfast.format import geometry
 from holdfast.format.geometry import Box, boxes_problem, overlap, range_boxes, relative, rows_of
 
+IRREGULAR = "its chunks overlap and leave holes, or are cut up too irregularly"
 SHAPES = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 
 
@@ -71,7 +72,7 @@ def test_boxes_problem_takes_a_pinwheel() -> None:
     boxes = [Box((0, 0), (1, 2)), Box((0, 2), (2, 1)), Box((2, 1), (1, 2)), Box((1, 0), (2, 1)), Box((1, 1), (1, 1))]
 
     assert boxes_problem((3, 3), boxes) is None
-    assert boxes_problem((3, 3), [*boxes[:-1], Box((0, 0), (1, 1))]) == "its chunks overlap"
+    assert boxes_problem((3, 3), [*boxes[:-1], Box((0, 0), (1, 1))]) == IRREGULAR
 
 
 @pytest.mark.parametrize(
@@ -97,26 +98,35 @@ def test_boxes_of_an_empty_or_scalar_variable() -> None:
 
 def test_boxes_problem_takes_any_number_of_regular_boxes() -> None:
     # Compared pair by pair they would be refused for their number alone.
-    count = 20 * geometry.MAX_IRREGULAR
+    count = 20_000
     boxes = [Box((row, half), (1, 1)) for row in range(count) for half in (0, 1)]
 
     assert boxes_problem((count, 2), boxes) is None
-    assert boxes_problem((count, 2), [*boxes[:-1], boxes[0]]) == "its chunks overlap"
+    assert boxes_problem((count, 2), [*boxes[:-1], boxes[0]]) == IRREGULAR
 
 
-def test_boxes_problem_refuses_irregular_boxes_without_number() -> None:
-    # A chain in which each box reaches into the range of the next, in both dimensions: a straight cut finds no place.
-    count = geometry.MAX_IRREGULAR + 1
-    boxes = [Box((i, 2 * i), (2, 1)) for i in range(count)] + [Box((i, 2 * i + 1), (2, 1)) for i in range(count)]
-    shape = (sum(b.size for b in boxes), 1)
+def test_boxes_problem_refuses_more_elements_than_a_file_can_have() -> None:
+    half = geometry.MAX_ELEMENTS
 
-    assert boxes_problem(shape, boxes) is not None
+    assert "are allowed" in (boxes_problem((2 * half,), [Box((0,), (half,)), Box((half,), (half,))]) or "")
+
+
+def test_boxes_problem_gives_up_on_boxes_that_no_cut_separates() -> None:
+    # Long boxes in every dimension that cross each other: each cut goes through nearly all of them.
+    count = 3000
+    rng = np.random.default_rng(0)
+    starts = rng.integers(0, 2**10, (count, 3))
+    boxes = [Box(tuple(map(int, s)), (2**10, 2**10, 2**10)) for s in starts]
+
+    assert boxes_problem((2**11, 2**11, count * 2**8), boxes) == IRREGULAR
 
 
 INDEX_PARTS = st.one_of(
     st.integers(-7, 7),
     st.slices(6),
-    st.builds(slice, st.one_of(st.none(), st.integers(-9, 9)), st.one_of(st.none(), st.integers(-9, 9)), st.integers(1, 3)),
+    st.builds(
+        slice, st.one_of(st.none(), st.integers(-9, 9)), st.one_of(st.none(), st.integers(-9, 9)), st.integers(1, 3)
+    ),
     st.just(Ellipsis),
     st.none(),
     st.sampled_from([np.int64(1), np.array(1), True, False, np.array([0, 1]), [0, 0]]),
@@ -145,7 +155,14 @@ def test_rows_of_and_the_rest_give_what_numpy_gives(shape: tuple[int, ...], inde
 
 @pytest.mark.parametrize(
     ("index", "rows"),
-    [(3, (3, 4)), (-1, (9, 10)), (slice(2, 5), (2, 5)), ((slice(8, 99), 0), (8, 10)), (slice(None, 3), (0, 3)), (slice(5, 5), (0, 0))],
+    [
+        (3, (3, 4)),
+        (-1, (9, 10)),
+        (slice(2, 5), (2, 5)),
+        ((slice(8, 99), 0), (8, 10)),
+        (slice(None, 3), (0, 3)),
+        (slice(5, 5), (0, 0)),
+    ],
 )
 def test_rows_of_asks_for_no_more_than_needed(index: Any, rows: tuple[int, int]) -> None:
     needed = rows_of(index, (10, 4))

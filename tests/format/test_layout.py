@@ -16,11 +16,30 @@ def test_checkpoint_folder_and_serial_of_are_inverse(serial: int) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "checkpoint_", "checkpoint_07", "checkpoint_1x", "checkpoint_-1", "checkpoint_+1", "checkpoint_1 ", " checkpoint_1", "checkpoint_1\n",
-        "backup_7", "checkpoint-7", "Checkpoint_7", "checkpoint_7.bak", "checkpoint_٧", "checkpoint_²", "checkpoint_1_0", "checkpoint_00",
-        "checkpoint_1e3", "checkpoint_0x1", ".attempt-7-0123456789abcdef", "7", "", "checkpoint_" + "9" * 200,
+        "checkpoint_",
+        "checkpoint_07",
+        "checkpoint_1x",
+        "checkpoint_-1",
+        "checkpoint_+1",
+        "checkpoint_1 ",
+        " checkpoint_1",
+        "checkpoint_1\n",
+        "backup_7",
+        "checkpoint-7",
+        "Checkpoint_7",
+        "checkpoint_7.bak",
+        "checkpoint_٧",
+        "checkpoint_²",
+        "checkpoint_1_0",
+        "checkpoint_00",
+        "checkpoint_1e3",
+        "checkpoint_0x1",
+        ".attempt-7-0123456789abcdef",
+        "7",
+        "",
+        "checkpoint_" + "9" * 200,
     ],
-)  # fmt: skip
+)
 def test_serial_of_takes_no_other_name(name: str) -> None:
     assert layout.serial_of(name) is None
 
@@ -33,11 +52,20 @@ def test_hidden_label_gives_back_any_label(prefix: str, label: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "attempt-1-0123456789abcdef", ".attempt-1-0123456789abcde", ".attempt-1-0123456789abcdef0", ".attempt--0123456789abcdef",
-        ".attempt-1-0123456789ABCDEF", ".attempt-1-0123456789abcdeg", ".trash", ".backup-1-0123456789abcdef", "x.trash-1-0123456789abcdef",
-        ".trash-1-0123456789abcdef.old", ".git", "",
+        "attempt-1-0123456789abcdef",
+        ".attempt-1-0123456789abcde",
+        ".attempt-1-0123456789abcdef0",
+        ".attempt--0123456789abcdef",
+        ".attempt-1-0123456789ABCDEF",
+        ".attempt-1-0123456789abcdeg",
+        ".trash",
+        ".backup-1-0123456789abcdef",
+        "x.trash-1-0123456789abcdef",
+        ".trash-1-0123456789abcdef.old",
+        ".git",
+        "",
     ],
-)  # fmt: skip
+)
 def test_hidden_label_takes_no_other_name(name: str) -> None:
     assert layout.hidden_label(name) is None
 
@@ -59,10 +87,14 @@ def test_data_files_are_named_as_hugging_face_tools_name_them() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "model.safetensors", "model-00001-of-00003.safetensors", "state-00001-of-00001.safetensors", "model.safetensors.index.json",
-        "trainer_0.json", "trainer_12.json",
+        "model.safetensors",
+        "model-00001-of-00003.safetensors",
+        "state-00001-of-00001.safetensors",
+        "model.safetensors.index.json",
+        "trainer_0.json",
+        "trainer_12.json",
     ],
-)  # fmt: skip
+)
 def test_is_listable_takes_the_names_of_the_format(name: str) -> None:
     assert layout.is_listable(name)
 
@@ -70,11 +102,26 @@ def test_is_listable_takes_the_names_of_the_format(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "manifest.json", "pinned", "../model.safetensors", "/model.safetensors", "a/model.safetensors", "model.safetensors/", "model.safetensors\n",
-        "model-1-of-3.safetensors", "trainer_00.json", "trainer_-1.json", "trainer_.json", "config.json", "", ".", "..", "model.safetensors\0",
-        "MODEL.safetensors", "model-٠٠٠٠١-of-00001.safetensors",
+        "manifest.json",
+        "pinned",
+        "../model.safetensors",
+        "/model.safetensors",
+        "a/model.safetensors",
+        "model.safetensors/",
+        "model.safetensors\n",
+        "model-1-of-3.safetensors",
+        "trainer_00.json",
+        "trainer_-1.json",
+        "trainer_.json",
+        "config.json",
+        "",
+        ".",
+        "..",
+        "model.safetensors\0",
+        "MODEL.safetensors",
+        "model-٠٠٠٠١-of-00001.safetensors",
     ],
-)  # fmt: skip
+)
 def test_is_listable_takes_no_path_and_no_other_name(name: str) -> None:
     assert not layout.is_listable(name)
 

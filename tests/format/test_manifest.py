@@ -59,7 +59,9 @@ def test_manifest_comes_back() -> None:
 
     found = from_bytes(data, "f")
 
-    assert {n: getattr(found, n) for n in Manifest.__struct_fields__} == {n: getattr(MANIFEST, n) for n in Manifest.__struct_fields__}
+    assert {n: getattr(found, n) for n in Manifest.__struct_fields__} == {
+        n: getattr(MANIFEST, n) for n in Manifest.__struct_fields__
+    }
     assert found.nbytes == 4120 + 4100 + 10
     assert found.file_named("trainer_0.json") == MANIFEST.files[2]
     assert found.file_named("trainer_1.json") is None
@@ -75,7 +77,10 @@ def test_outline_leaves_the_chunks_for_later() -> None:
     assert manifests.whole(MANIFEST.variables[0]) is MANIFEST.variables[0]
 
 
-@pytest.mark.parametrize("chunks", [3, [{"file": 0}], [{"file": "0", "range": [0, 1], "blocks": []}], [{"file": -1, "range": [0, 1], "blocks": []}]])
+@pytest.mark.parametrize(
+    "chunks",
+    [3, [{"file": 0}], [{"file": "0", "range": [0, 1], "blocks": []}], [{"file": -1, "range": [0, 1], "blocks": []}]],
+)
 def test_malformed_chunks_are_noticed_when_they_are_needed(chunks: Any) -> None:
     fields = plain()
     fields["variables"][0]["chunks"] = chunks
@@ -148,9 +153,18 @@ def test_lack_of_a_field_is_named(read: Read, name: str) -> None:
         ({"files": [{"name": "trainer_0.json", "size": 1, "digest": "0"}]}, "digest"),
         ({"files": [{"name": "model.safetensors", "size": 9, "digest": D}]}, "must have header_size"),
         ({"files": [{"name": "model.safetensors", "size": 9, "digest": D, "header_size": 8}]}, "must have header_size"),
-        ({"files": [{"name": "trainer_0.json", "size": 9, "digest": D, "header_size": 8, "header_digest": D}]}, "only then"),
-        ({"files": [{"name": "model.safetensors", "size": 9, "digest": D, "header_size": 10, "header_digest": D}]}, "outside of the file"),
-        ({"files": [{"name": "model.safetensors", "size": 9, "digest": D, "header_size": 7, "header_digest": D}]}, "outside of the file"),
+        (
+            {"files": [{"name": "trainer_0.json", "size": 9, "digest": D, "header_size": 8, "header_digest": D}]},
+            "only then",
+        ),
+        (
+            {"files": [{"name": "model.safetensors", "size": 9, "digest": D, "header_size": 10, "header_digest": D}]},
+            "outside of the file",
+        ),
+        (
+            {"files": [{"name": "model.safetensors", "size": 9, "digest": D, "header_size": 7, "header_digest": D}]},
+            "outside of the file",
+        ),
         ({"variables": [{"name": "x"}]}, "variables"),
         ({"variables": {}}, "variables"),
     ],

@@ -24,14 +24,18 @@ def parse(tensors: Any, data_bytes: int) -> dict[str, Tensor]:
     return container.parse_header(text, 8 + len(text) + data_bytes, "f")
 
 
-NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(lambda name: name != "__metadata__")
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
+    lambda name: name != "__metadata__"
+)
 SHAPES = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 TENSORS = st.dictionaries(NAMES, st.tuples(st.sampled_from(list(dtypes.ITEMSIZE)), SHAPES), max_size=8)
 
 
 @given(TENSORS)
 def test_built_headers_are_read_back_and_padded(tensors: dict[str, tuple[str, tuple[int, ...]]]) -> None:
-    listed = [(name, dtype, shape, int(np.prod(shape)) * dtypes.ITEMSIZE[dtype]) for name, (dtype, shape) in tensors.items()]
+    listed = [
+        (name, dtype, shape, int(np.prod(shape)) * dtypes.ITEMSIZE[dtype]) for name, (dtype, shape) in tensors.items()
+    ]
     total = sum(nbytes for *_, nbytes in listed)
 
     header = container.build_header(listed)

@@ -183,7 +183,9 @@ def test_threads_write_to_one_file(root: Location) -> None:
     for number in range(16):
         pages.append(mmap.mmap(-1, 4096))
         pages[-1][:] = bytes([number]) * 4096
-    threads = [threading.Thread(target=writer.write_at, args=(memoryview(page), i * 4096)) for i, page in enumerate(pages)]
+    threads = [
+        threading.Thread(target=writer.write_at, args=(memoryview(page), i * 4096)) for i, page in enumerate(pages)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -424,7 +426,12 @@ def test_free_bytes_is_a_number_or_unknown(root: Location) -> None:
 
 @pytest.mark.parametrize(
     "operation",
-    [lambda s, p: s.list(p), lambda s, p: s.make_folder(p + "/x"), lambda s, p: s.create(p + "/x", 1), lambda s, p: s.sync_folder(p)],
+    [
+        lambda s, p: s.list(p),
+        lambda s, p: s.make_folder(p + "/x"),
+        lambda s, p: s.create(p + "/x", 1),
+        lambda s, p: s.sync_folder(p),
+    ],
 )
 def test_errors_name_the_path(root: Location, operation: Callable[[Any, str], Any]) -> None:
     path = (root / "absent").path

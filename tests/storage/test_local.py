@@ -75,7 +75,9 @@ def direct_writer(root: Location, size: int = 8192) -> Writer:
 # Direct I/O
 
 
-def test_create_falls_back_if_open_refuses_the_flag(root: Location, pages: mmap.mmap, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_falls_back_if_open_refuses_the_flag(
+    root: Location, pages: mmap.mmap, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refusing(path: str, flags: int, *args: Any) -> int:
         if flags & os.O_DIRECT:
             raise OSError(errno.EINVAL, "Invalid argument", path)
@@ -119,7 +121,9 @@ def test_write_falls_back_if_the_file_system_took_the_flag_and_refuses_the_write
     assert read_file(root / "file") == pages[:] + pages[:7]
 
 
-def test_write_leaves_direct_mode_once_for_all_threads(root: Location, pages: mmap.mmap, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_leaves_direct_mode_once_for_all_threads(
+    root: Location, pages: mmap.mmap, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import fcntl
 
     together = threading.Barrier(2)
@@ -134,12 +138,12 @@ def test_write_leaves_direct_mode_once_for_all_threads(root: Location, pages: mm
     if not writer.direct:
         pytest.skip("this file system takes no O_DIRECT")
     monkeypatch.setattr(local, "os", Os(pwrite=refusing))
-    errors: list[BaseException] = []
+    errors: list[OSError] = []
 
     def write(at: int) -> None:
         try:
             writer.write_at(memoryview(pages)[at : at + 4096], at)
-        except BaseException as error:
+        except OSError as error:
             errors.append(error)
 
     threads = [threading.Thread(target=write, args=(at,)) for at in (0, 4096)]
@@ -153,7 +157,9 @@ def test_write_leaves_direct_mode_once_for_all_threads(root: Location, pages: mm
     assert read_file(root / "file") == pages[:]
 
 
-def test_write_error_in_ordinary_mode_is_no_reason_to_try_forever(root: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_error_in_ordinary_mode_is_no_reason_to_try_forever(
+    root: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = root.store.create((root / "file").path, 3)
     monkeypatch.setattr(local, "os", Os(pwrite=failing(errno.EINVAL)))
 
@@ -163,7 +169,9 @@ def test_write_error_in_ordinary_mode_is_no_reason_to_try_forever(root: Location
 
 
 @pytest.mark.parametrize("direct", [False, True])
-def test_short_writes_are_continued(root: Location, pages: mmap.mmap, monkeypatch: pytest.MonkeyPatch, direct: bool) -> None:
+def test_short_writes_are_continued(
+    root: Location, pages: mmap.mmap, monkeypatch: pytest.MonkeyPatch, direct: bool
+) -> None:
     import fcntl
 
     def short(fd: int, buffer: Any, offset: int) -> int:
@@ -275,7 +283,9 @@ def test_direct_reads_fall_back_if_the_read_is_refused_and_report_other_errors(
     reader.close()
 
 
-def test_direct_reads_that_are_cut_short_are_completed(root: Location, pages: mmap.mmap, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_direct_reads_that_are_cut_short_are_completed(
+    root: Location, pages: mmap.mmap, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_file(root / "file", pages[:])
     monkeypatch.setattr(local, "os", Os(preadv=lambda fd, b, o, *f: os.preadv(fd, [b[0][:4096], *b[1:]], o, *f)))
     reader = root.store.open((root / "file").path)
@@ -322,7 +332,9 @@ def test_view_reports_an_unreadable_page(root: Location, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EINVAL, "Invalid argument"), ValueError("madvise is not supported")])
-def test_view_does_without_advice_on_older_systems(root: Location, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_view_does_without_advice_on_older_systems(
+    root: Location, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     write_file(root / "file", b"0123456789")
     reader = root.store.open((root / "file").path)
     mapped = mmap.mmap(-1, 4096)
@@ -340,7 +352,9 @@ def test_view_does_without_advice_on_older_systems(root: Location, monkeypatch: 
     reader.close()
 
 
-def test_is_cached_takes_the_ordinary_way_where_the_system_does_not_tell(root: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_cached_takes_the_ordinary_way_where_the_system_does_not_tell(
+    root: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_file(root / "file", bytes(3 * mmap.PAGESIZE))
     reader = root.store.open((root / "file").path)
 
@@ -440,7 +454,9 @@ sys.stdin.read()
 def test_claim_dies_with_its_process(root: Location) -> None:
     path = (root / "a").path
     root.store.make_folder(path)
-    with subprocess.Popen([sys.executable, "-c", CLAIMER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", CLAIMER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"True\n"
 
@@ -533,7 +549,9 @@ def test_entries_that_vanish_while_listing_are_left_out(root: Location, monkeypa
 # Modes, paths
 
 
-@pytest.mark.parametrize(("umask", "folder", "file"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600), (0o002, 0o775, 0o664)])
+@pytest.mark.parametrize(
+    ("umask", "folder", "file"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600), (0o002, 0o775, 0o664)]
+)
 def test_modes_follow_the_umask(root: Location, umask: int, folder: int, file: int) -> None:
     old = os.umask(umask)
     try:

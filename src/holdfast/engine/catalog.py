@@ -110,6 +110,8 @@ def complete(run: Location) -> Iterator[Found]:
                 manifest = read_outline(folder)
             except (CheckpointNotFoundError, FormatError):
                 continue  # but not a StorageError: what cannot be read now is not "no checkpoint"
+            if manifest.content != "checkpoint":
+                continue  # somebody moved a folder that stands alone here, under such a name
             yield Found(serial, folder, manifest, folder.store.stat((folder / layout.PINNED).path) is not None)
 
 
@@ -129,12 +131,15 @@ def locate(path: Location, serial: int | None = None) -> tuple[Location, int | N
         if store.stat(folder.path) is None:
             raise CheckpointNotFoundError(f"no checkpoint_{serial} in {path}: {_others(path)}")
         return folder, serial
-    if store.stat((path / layout.MANIFEST).path) is not None:
+    there = store.stat(path.path)
+    if there is not None and there.kind != "folder":
+        raise CheckpointNotFoundError(f"{path} is no folder, and no checkpoint therefore")
+    if layout.serial_of(path.name) is not None or store.stat((path / layout.MANIFEST).path) is not None:
         return path, layout.serial_of(path.name)
     newest = next(complete(path), None)
     if newest is not None:
         return newest.folder, newest.serial
-    if store.stat(path.path) is None:
+    if there is None:
         for entry in sorted(list_or_empty(path.parent), key=lambda e: -e.modified):
             # Between two renames of a replacing save that was cut off (docs/format.md, 6.2).
             if entry.name.startswith(layout.PREVIOUS_PREFIX) and layout.hidden_label(entry.name) == path.name:

@@ -72,6 +72,6 @@ def metered(phase: Literal["save", "load", "verify"], total_bytes: int, option: 
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(phase, total=total_bytes)
         yield Meter(phase, total_bytes, lambda p: bar.update(task, completed=p.done_bytes))
