@@ -90,7 +90,7 @@ class LazyVariable:
         array = self[...]
         if dtype is not None and np.dtype(dtype) != array.dtype:
             if copy is False:
-                raise ValueError(f"{self.name!r} is {array.dtype}: as {np.dtype(dtype)} it has to be copied")
+                raise ValueError(f"{self.name!r} is {array.dtype}: as {np.dtype(dtype)} it needs a copy")
             return array.astype(dtype)
         return array.copy() if copy else array
 
