@@ -332,7 +332,8 @@ def test_skip_leaves_names_alone(run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"strict": "no"}, "strict='no': expected one of 'exact', 'subset', 'superset'"), ({"cast": "yes"}, "cast='yes': expected one of"),
+    [({"strict": "no"}, "strict='no': expected one of 'exact', 'subset', 'superset'"),
+     ({"cast": "yes"}, "cast='yes': expected one of"),
      ({"verify": "after"}, "verify='after': expected True, False or \"before\"")],
 )  # fmt: skip
 def test_other_options_are_refused(options: dict[str, Any], words: str, run: Path) -> None:
@@ -759,3 +760,19 @@ def test_load_vars_of_one_array_of_an_object_keeps_the_others(tmp_path: Path) ->
     assert target.b.tolist() == [1, 1, 1]
     assert target.a.tolist() == [7, 7]
     assert target.n == 7
+
+
+def test_targets_that_are_too_entangled_to_tell_apart_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = np.full((3, 2), 7.0)
+    holdfast.save_checkpoint({"left": np.arange(3.0), "right": np.arange(3.0, 6.0)}, tmp_path)
+
+    def too_hard(*_: Any, **__: Any) -> bool:
+        raise np.exceptions.TooHardError
+
+    monkeypatch.setattr(np, "shares_memory", too_hard)
+    with pytest.raises(MismatchError, match="shares memory"):
+        holdfast.load_checkpoint({"left": matrix[:, 0], "right": matrix[:, 1]}, tmp_path)
+
+    assert (matrix == 7).all()

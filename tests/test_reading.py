@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,7 @@ def test_array_protocol_converts_and_copies(checkpoints: dict[str, holdfast.Chec
 
 
 def test_array_protocol_refuses_a_conversion_without_a_copy(checkpoints: dict[str, holdfast.Checkpoint]) -> None:
-    with pytest.raises(ValueError, match="copy"):
+    with pytest.raises(ValueError, match="cop"):
         np.asarray(checkpoints["verified"]["matrix"], np.float32, copy=False)
 
 
@@ -418,3 +419,23 @@ def test_trainable_and_kind_are_kept(tmp_path: Path) -> None:
             "b.0": ("persistable", True),
         }
         assert not reading.is_bare(checkpoint.manifest)
+
+
+def test_variable_of_an_unknown_dtype_is_noticed() -> None:
+    where = MemoryStore().at("m")
+    holdfast.save_params({"w": np.ones(2)}, where)
+    raw = manifests.from_bytes(read_file(where / "manifest.json"), "f")
+    fields = {n: getattr(raw, n) for n in manifests.Manifest.__struct_fields__}
+    (entry,) = raw.variables
+    odd = manifests.Entry("w", entry.kind, entry.trainable, "F4", entry.shape, entry.chunks)
+    write_file(where / "manifest.json", manifests.to_bytes(manifests.Manifest(**{**fields, "variables": (odd,)})))
+
+    with holdfast.open(where) as checkpoint, pytest.raises(FormatError, match="'w': unknown dtype 'F4'"):
+        assert checkpoint.variables
+
+
+def test_pipe_is_no_checkpoint(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(holdfast.CheckpointNotFoundError, match="pipe is no folder"):
+        holdfast.open(tmp_path / "pipe")

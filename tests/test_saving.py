@@ -265,7 +265,8 @@ def test_checkpoint_has_the_files_of_the_specification(tmp_path: Path) -> None:
     ]
     manifest = json.loads((tmp_path / "checkpoint_0" / "manifest.json").read_bytes())
     assert {k: manifest[k] for k in ("format", "version", "content", "serial", "step", "metrics", "world_size")} == {
-        "format": "holdfast", "version": [1, 0], "content": "checkpoint", "serial": 0, "step": 7, "metrics": {"loss": 0.5}, "world_size": 1,
+        "format": "holdfast", "version": [1, 0], "content": "checkpoint", "serial": 0, "step": 7,
+        "metrics": {"loss": 0.5}, "world_size": 1,
     }  # fmt: skip
     trainer = json.loads((tmp_path / "checkpoint_0" / "trainer_0.json").read_bytes())
     assert trainer == {
@@ -470,3 +471,28 @@ def test_another_process_may_take_the_serial_meanwhile(tmp_path: Path) -> None:
     with holdfast.open(tmp_path, serial=serial) as checkpoint:
         assert checkpoint["w"][:].tolist() == [1, 1]
         assert checkpoint.manifest.serial == serial
+
+
+def test_folder_that_stands_alone_cannot_have_the_name_of_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ForeignFolderError, match="has the name of a checkpoint of a run; choose another"):
+        holdfast.save_params({"w": np.ones(1)}, tmp_path / "checkpoint_3")
+
+    assert names(tmp_path) == []
+
+
+def test_rotation_that_fails_is_logged_and_the_save_is_done(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = WrappedStore()
+    real_list = store.inner.list
+
+    def refusing(path: str) -> Any:
+        if (tmp_path / "checkpoint_0").exists():
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real_list(path)
+
+    store.instead["list"] = refusing
+    with caplog.at_level(logging.WARNING):
+        serial = holdfast.save_checkpoint(STATE, store.at(tmp_path))
+
+    assert serial == 0
+    assert holdfast.verify(tmp_path).serial == 0
+    assert "could not look for checkpoints to delete" in caplog.text

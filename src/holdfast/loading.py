@@ -22,7 +22,14 @@ from holdfast.engine.pause import collection_paused
 from holdfast.engine.progress import ProgressOption, metered
 from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks, verify_header
 from holdfast.engine.report import LoadedVariable, LoadReport
-from holdfast.errors import CastError, CheckpointNotFoundError, FormatError, MismatchError, Problem
+from holdfast.errors import (
+    CastError,
+    CheckpointNotFoundError,
+    CorruptCheckpointError,
+    FormatError,
+    MismatchError,
+    Problem,
+)
 from holdfast.format import layout, manifest as manifests
 from holdfast.format.manifest import Entry
 from holdfast.reading import Checkpoint, is_bare, open_whole, read_listed, wanted_chunks
@@ -219,7 +226,18 @@ def _load(
         verified = checkpoint.verified
         _check_in_advance(checkpoint.source, plan, verify=verified, everything=verify == "before")
         with metered("load", nbytes, progress) as meter:
-            read_chunks(checkpoint.source, plan.wanted, verify=verified, meter=meter)
+            try:
+                read_chunks(checkpoint.source, plan.wanted, verify=verified, meter=meter)
+            except CorruptCheckpointError as error:
+                raise CorruptCheckpointError(
+                    f"{error}. Arrays may have been overwritten in part: load another checkpoint before the state is used "
+                    '(verify="before" finds damage first)',
+                    path=error.path,
+                    variables=error.variables,
+                ) from error
+            except BaseException as error:
+                error.add_note("arrays may have been overwritten in part: load again before the state is used")
+                raise
         for assign in plan.assign:
             assign()
     report = LoadReport(

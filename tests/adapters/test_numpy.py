@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,8 @@ def test_marks_give_the_kind_and_inner_marks_win() -> None:
 
 @pytest.mark.parametrize(
     ("state", "marked"),
-    [(parameters({"w": np.zeros(1)}), ["w"]), (parameters(np.zeros(1)), ["state"]), (np.zeros(1), ["state"]), ([np.zeros(1)], ["0"]),
+    [(parameters({"w": np.zeros(1)}), ["w"]), (parameters(np.zeros(1)), ["state"]), (np.zeros(1), ["state"]),
+     ([np.zeros(1)], ["0"]),
      (parameters(parameters([np.zeros(1)])), ["0"])],
 )  # fmt: skip
 def test_root_may_be_anything(state: Any, marked: list[str]) -> None:
@@ -224,7 +226,8 @@ def test_every_value_comes_back_with_its_exact_types(value: Any, other: Any) -> 
 
 @pytest.mark.parametrize(
     "value",
-    [float("nan"), float("inf"), -0.0, 10**40, True, None, "ü\0", (1, [2, (3,)]), {1: "int", "1": "str"}, {(1, 2): 3}, {"$x": 1}, {None: 1},
+    [float("nan"), float("inf"), -0.0, 10**40, True, None, "ü\0", (1, [2, (3,)]), {1: "int", "1": "str"}, {(1, 2): 3}, {"$x": 1},
+     {None: 1},
      np.float32(0.1), np.int8(3), np.bool_(True), np.complex64(1j), ml_dtypes.bfloat16(1.5), [np.float64("nan")], {}, [], ()],
     ids=repr,
 )  # fmt: skip
@@ -305,13 +308,16 @@ def test_value_right_inside_a_mark_is_refilled_if_it_can_be() -> None:
 
 # Random numbers
 
-GENERATORS = {
-    name: lambda seed, bits=getattr(np.random, name): np.random.Generator(bits(seed))
-    for name in ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+GENERATORS: dict[str, Callable[[int], Any]] = {
+    "PCG64": lambda seed: np.random.Generator(np.random.PCG64(seed)),
+    "PCG64DXSM": lambda seed: np.random.Generator(np.random.PCG64DXSM(seed)),
+    "MT19937": lambda seed: np.random.Generator(np.random.MT19937(seed)),
+    "Philox": lambda seed: np.random.Generator(np.random.Philox(seed)),
+    "SFC64": lambda seed: np.random.Generator(np.random.SFC64(seed)),
 }
 GENERATORS["RandomState"] = np.random.RandomState
 GENERATORS["RandomState-PCG64"] = lambda seed: np.random.RandomState(np.random.PCG64(seed))
-GENERATORS["random.Random"] = random.Random  # type: ignore[assignment]
+GENERATORS["random.Random"] = random.Random
 
 
 def draw(generator: Any) -> list[float]:

@@ -207,3 +207,16 @@ def test_pinned_is_known(run: Path) -> None:
     holdfast.pin(run, 1)
 
     assert {f.serial: f.pinned for f in catalog.complete(LocalStore().at(run))} == {2: False, 1: True, 0: False}
+
+
+def test_checkpoint_that_vanishes_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFoundError, match="gone does not exist"):
+        catalog.read_manifest(LocalStore().at(tmp_path / "gone"))
+
+
+def test_folder_that_stands_alone_is_no_checkpoint_of_a_run_under_any_name(run: Path) -> None:
+    holdfast.save_params({"w": np.ones(1)}, run / "model")
+    (run / "model").rename(run / "checkpoint_5")
+
+    assert serials(run) == [2, 1, 0]
+    assert holdfast.load_checkpoint({"w": np.zeros(5), "note": ""}, run).serial == 2

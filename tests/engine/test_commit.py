@@ -116,9 +116,12 @@ def test_commit_alone_makes_and_then_replaces(parent: Location) -> None:
 
 
 def test_context_leaves_nothing_of_an_attempt_that_fails(parent: Location) -> None:
-    with pytest.raises(KeyboardInterrupt), commit.attempt(parent, "3", 0) as attempt:
+    def interrupted(attempt: Attempt) -> None:
         write_file(attempt.folder / "file", b"")
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), commit.attempt(parent, "3", 0) as attempt:
+        interrupted(attempt)
 
     assert names(parent) == []
 
@@ -224,9 +227,10 @@ def test_locks_that_fail_otherwise_are_an_error(tmp_path: Path) -> None:
     def broken(path: str) -> Any:
         raise OSError(errno.EIO, "Input/output error", path)
 
-    with pytest.raises(StorageError, match="cannot write in .*Input/output error"):
-        with commit.attempt(WrappedStore(claim=broken).at(tmp_path), "1", 0):
-            raise AssertionError
+    parent = WrappedStore(claim=broken).at(tmp_path)
+
+    with pytest.raises(StorageError, match="cannot write in .*Input/output error"), commit.attempt(parent, "1", 0):
+        raise AssertionError
     assert list(tmp_path.iterdir()) == []
 
 
@@ -259,9 +263,10 @@ def test_discard_that_fails_is_logged_and_hides_no_error(tmp_path: Path, caplog:
     def refusing(path: str) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
-        with commit.attempt(WrappedStore(remove_folder=refusing).at(tmp_path), "1", 0):
-            raise KeyboardInterrupt
+    parent = WrappedStore(remove_folder=refusing).at(tmp_path)
+
+    with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt), commit.attempt(parent, "1", 0):
+        raise KeyboardInterrupt
 
     assert "could not remove" in caplog.text
     commit.sweep(LocalStore().at(tmp_path))
@@ -344,9 +349,10 @@ def test_full_disk_says_what_was_needed_and_free(tmp_path: Path, number: int) ->
     store = WrappedStore(free_bytes=lambda _: 777)
     cause = OSError(number, "full")
 
-    with pytest.raises(DiskFullError, match="5,000 bytes are needed, 777 are free; nothing was replaced") as caught:
-        with commit.disk_full(store.at(tmp_path), 5000):
-            raise StorageError.of(cause, "cannot write") from cause
+    words = "5,000 bytes are needed, 777 are free; nothing was replaced"
+
+    with pytest.raises(DiskFullError, match=words) as caught, commit.disk_full(store.at(tmp_path), 5000):
+        raise StorageError.of(cause, "cannot write") from cause
 
     assert (caught.value.needed_bytes, caught.value.free_bytes) == (5000, 777)
     assert caught.value.__cause__ is cause
@@ -394,3 +400,26 @@ def test_retire_renames_before_it_deletes(tmp_path: Path) -> None:
     changing = [name for name, _ in store.calls if name in ("rename", "sync_folder", "remove", "remove_folder")]
     assert changing == ["rename", "sync_folder", "remove", "remove_folder"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_attempt_that_was_never_begun_leaves_nothing_to_discard(parent: Location) -> None:
+    Attempt(parent, "1").discard()
+
+    assert names(parent) == []
+
+
+def test_sweep_of_what_cannot_be_listed_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def refusing(path: str) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    with caplog.at_level(logging.WARNING):
+        commit.sweep(WrappedStore(list=refusing).at(tmp_path))
+
+    assert "could not look for what dead writers left" in caplog.text
+
+
+def test_attempt_ids_are_16_digits_and_never_the_same() -> None:
+    ids = {commit.new_attempt_id() for _ in range(100)}
+
+    assert len(ids) == 100
+    assert all(len(i) == 16 and set(i) <= set("0123456789abcdef") for i in ids)

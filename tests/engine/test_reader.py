@@ -15,6 +15,7 @@ import pytest
 
 import holdfast
 from holdfast import CorruptCheckpointError, LocalStore, MemoryStore, StorageError
+from holdfast.engine import reader
 from holdfast.format.digests import BLOCK_BYTES
 from holdfast.storage import Location, local
 from support import WrappedStore, flip_bit, read_file, write_file
@@ -321,3 +322,32 @@ def test_every_block_is_read_once(saved: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def read_size(path: Path) -> int:
     return len(read_file(LocalStore().at(path) / "model.safetensors"))
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_load_of_a_file_that_cannot_be_opened_names_it(saved: Path, verify: bool) -> None:
+    store = WrappedStore()
+    real_open = store.inner.open
+
+    def refusing(path: str) -> Any:
+        if path.endswith(".safetensors"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real_open(path)
+
+    store.instead["open"] = refusing
+    target = {"large": np.zeros_like(SAVED["large"])}
+
+    with pytest.raises(StorageError, match="cannot open .*model.safetensors: Permission denied"):
+        holdfast.load_params(target, store.at(saved), strict="subset", verify=verify)
+
+
+def test_header_that_cannot_be_read_is_an_error(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(reader: Any, offset: int, length: int) -> memoryview:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with holdfast.open(saved) as checkpoint:
+        checkpoint.source.reader(0)
+        monkeypatch.setattr(local._LocalReader, "view", broken)
+
+        with pytest.raises(StorageError, match="cannot read .*model.safetensors: Input/output error"):
+            reader.verify_header(checkpoint.source, 0)

@@ -206,11 +206,11 @@ def test_interrupt_from_the_callback_ends_all_threads_and_gives_all_buffers_back
         if progress.done_bytes > 20 << 20:
             raise KeyboardInterrupt
 
+    array = np.zeros(40 << 20, np.uint8)
+    plans = plan_files(variables_of({"x": array}))
+
     with pytest.raises(KeyboardInterrupt):
-        array = np.zeros(40 << 20, np.uint8)
-        write_files(
-            LocalStore().at(tmp_path), plan_files(variables_of({"x": array})), [array], Meter("save", 0, interrupt)
-        )
+        write_files(LocalStore().at(tmp_path), plans, [array], Meter("save", 0, interrupt))
 
     assert no_threads_left()
     assert sum(taken) == 0 < len(taken)

@@ -32,3 +32,8 @@ def test_file_digest_is_of_the_digests_in_their_order() -> None:
     assert digests.file_digest(header, [one, two]) == digests.hexdigest(bytes.fromhex(header + one + two))
     assert digests.file_digest(header, [two, one]) != digests.file_digest(header, [one, two])
     assert digests.file_digest(header, []) == digests.hexdigest(bytes.fromhex(header))
+
+
+def test_file_digest_of_what_is_no_digest_equals_none() -> None:
+    assert digests.file_digest("z" * 32, []) == ""
+    assert digests.file_digest("0" * 32, ["0" * 31 + "-"]) == ""

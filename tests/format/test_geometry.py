@@ -105,6 +105,10 @@ def test_boxes_problem_takes_any_number_of_regular_boxes() -> None:
     assert boxes_problem((count, 2), [*boxes[:-1], boxes[0]]) == IRREGULAR
 
 
+def test_boxes_problem_refuses_many_boxes_at_one_place() -> None:
+    assert boxes_problem((40, 2), [Box((0, 0), (1, 2))] * 40) == IRREGULAR
+
+
 def test_boxes_problem_refuses_more_elements_than_a_file_can_have() -> None:
     half = geometry.MAX_ELEMENTS
 

@@ -342,3 +342,9 @@ def test_placed_gives_the_chunks_of_every_file_in_the_order_of_their_position() 
     assert [(start, end, e.name) for start, end, e, _ in first] == [(4096, 4108, "w"), (4108, 4120, "w")]
     assert [(start, end, e.name) for start, end, e, _ in second] == [(4096, 4100, "step")]
     assert third == []
+
+
+def test_integers_that_no_float64_can_hold_are_refused(read: Read) -> None:
+    assert read(changed(new=10**300), "f")
+    with pytest.raises(FormatError, match="f: "):
+        read(changed(new=10**400), "f")

@@ -252,3 +252,12 @@ def test_trainer_file_of_a_newer_major_version_is_refused() -> None:
 
     with pytest.raises(VersionError, match="format version 2.*upgrade holdfast"):
         values.trainer_from_bytes(values.to_bytes(content), "f", 0)
+
+
+def test_trainer_file_that_nests_too_deep_for_python_is_refused() -> None:
+    data = values.trainer_to_bytes(0, None, {}).replace(
+        b'"trainer_args":null', b'"trainer_args":' + b"[" * 800 + b"]" * 800
+    )
+
+    with pytest.raises(FormatError, match="f"):
+        values.trainer_from_bytes(data, "f", 0)

@@ -598,3 +598,23 @@ def test_two_local_stores_are_the_same_store() -> None:
 
 def test_free_bytes_of_what_is_not_there_is_unknown(root: Location) -> None:
     assert root.store.free_bytes((root / "none").path) is None
+
+
+def test_read_errors_name_the_file(root: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_file(root / "file", b"123")
+    reader = root.store.open((root / "file").path)
+    monkeypatch.setattr(local, "os", Os(preadv=failing(errno.EIO)))
+
+    with pytest.raises(OSError, check=lambda e: e.errno == errno.EIO and e.filename == (root / "file").path):
+        reader.read_into([memoryview(bytearray(3))], 0)
+    reader.close()
+
+
+def test_open_that_fails_half_way_leaves_no_file_open(root: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_file(root / "file", b"123")
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(local, "os", Os(fstat=failing(errno.EIO)))
+
+    with pytest.raises(OSError, check=lambda e: e.errno == errno.EIO):
+        root.store.open((root / "file").path)
+    assert len(os.listdir("/proc/self/fd")) == before

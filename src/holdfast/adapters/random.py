@@ -4,44 +4,55 @@ from __future__ import annotations
 
 import json
 import math
-import random
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from holdfast.format.values import Tagged, encode
 
+if TYPE_CHECKING:
+    import random
+
+    RandomNumbers = np.random.Generator | np.random.RandomState | random.Random
+
 _GENERATOR = "numpy.random.Generator"
 _RANDOM_STATE = "numpy.random.RandomState"
 _RANDOM = "random.Random"
 _LIMITS = {"has_uint32": 1, "has_gauss": 1, "pos": 624, "buffer_pos": 4}  # of MT19937 and Philox
-RandomNumbers = np.random.Generator | np.random.RandomState | random.Random
 
 
-def _type_name(generator: RandomNumbers) -> str:
-    if isinstance(generator, np.random.Generator):
-        return _GENERATOR
-    return _RANDOM_STATE if isinstance(generator, np.random.RandomState) else _RANDOM
+def _type_name(value: object) -> str | None:
+    # Whoever has such a generator has loaded its module; importing both here would take a fifth of `import holdfast`.
+    if "numpy.random" in sys.modules:
+        if isinstance(value, np.random.Generator):
+            return _GENERATOR
+        if isinstance(value, np.random.RandomState):
+            return _RANDOM_STATE
+    standard = sys.modules.get("random")
+    # SystemRandom takes its numbers from outside and has no state.
+    if standard and isinstance(value, standard.Random) and not isinstance(value, standard.SystemRandom):
+        return _RANDOM
+    return None
 
 
 def is_random(value: object) -> bool:
     """Whether the value is a random number generator that a checkpoint can hold."""
-    # SystemRandom takes its numbers from outside and has no state.
-    return isinstance(value, RandomNumbers) and not isinstance(value, random.SystemRandom)
+    return _type_name(value) is not None
 
 
-def _state_of(generator: RandomNumbers) -> Any:
-    if isinstance(generator, np.random.Generator):
+def _state_of(generator: Any) -> Any:
+    kind = _type_name(generator)
+    if kind == _GENERATOR:
         return generator.bit_generator.state
-    if isinstance(generator, np.random.RandomState):
-        return generator.get_state(legacy=False)
-    return generator.getstate()
+    return generator.get_state(legacy=False) if kind == _RANDOM_STATE else generator.getstate()
 
 
-def _set_state(generator: RandomNumbers, state: Any) -> None:
-    if isinstance(generator, np.random.Generator):
+def _set_state(generator: Any, state: Any) -> None:
+    kind = _type_name(generator)
+    if kind == _GENERATOR:
         generator.bit_generator.state = state
-    elif isinstance(generator, np.random.RandomState):
+    elif kind == _RANDOM_STATE:
         generator.set_state(state)
     else:
         generator.setstate(state)
@@ -62,21 +73,25 @@ def random_problem(generator: RandomNumbers, value: Any) -> str | None:
     if name != _type_name(generator):
         return f"the checkpoint has the state of a {str(name)[:60]}, the target is a {_type_name(generator)}"
     try:
-        if isinstance(generator, np.random.Generator):
-            trial: RandomNumbers = np.random.Generator(type(generator.bit_generator)())
-        elif isinstance(generator, np.random.RandomState):
-            trial = np.random.RandomState(type(generator._bit_generator)())
-        else:
-            trial = random.Random()
+        trial = _another(generator)
         _set_state(trial, state)
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError) as error:
         return f"its random state does not fit: {error}"
-    if isinstance(generator, random.Random) and not _is_finite(state[2]):
+    if name == _RANDOM and not _is_finite(state[2]):
         return f"its random state does not fit: {state[2]!r} is no number"
     # NumPy takes 1.5 for an integer, and positions outside of a generator's own buffer.
     if _text(_state_of(trial)) != _text(state) or not _in_range(state):
         return "its random state is not one that such a generator can have"
     return None
+
+
+def _another(generator: RandomNumbers) -> RandomNumbers:
+    """A generator of the same type, to try a state on."""
+    if _type_name(generator) == _GENERATOR:
+        return np.random.Generator(type(generator.bit_generator)())  # type: ignore[union-attr]
+    if _type_name(generator) == _RANDOM_STATE:
+        return np.random.RandomState(type(generator._bit_generator)())  # type: ignore[union-attr]
+    return sys.modules["random"].Random()  # type: ignore[no-any-return]
 
 
 def _is_finite(pending: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -67,6 +68,11 @@ def _full(parent: Location, needed_bytes: int, free: int | None) -> DiskFullErro
     return error
 
 
+def new_attempt_id() -> str:
+    """16 hexadecimal digits that no other save has: random, since clocks of two machines can agree."""
+    return os.urandom(8).hex()
+
+
 def make_folders(location: Location) -> None:
     """Make a folder and those above it that do not exist; each survives a power cut once this returns."""
     store = location.store
@@ -106,7 +112,7 @@ class Attempt:
         self._rename()
 
     def _rename(self) -> None:
-        self.id = layout.new_attempt_id()
+        self.id = new_attempt_id()
         self.folder = self.parent / layout.hidden_name(layout.ATTEMPT_PREFIX, self._label, self.id)
 
     def begin(self) -> None:
@@ -255,7 +261,7 @@ def list_or_empty(folder: Location) -> list[Entry]:
 
 def retire(folder: Location, label: str | int) -> None:
     """Delete a checkpoint: it is gone at once and for good, whenever the deletion of its files may end."""
-    trash = folder.parent / layout.hidden_name(layout.TRASH_PREFIX, label, layout.new_attempt_id())
+    trash = folder.parent / layout.hidden_name(layout.TRASH_PREFIX, label, new_attempt_id())
     store = folder.store
     store.rename(folder.path, trash.path)
     store.sync_folder(folder.parent.path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 
 MANIFEST = "manifest.json"
 INDEX = "model.safetensors.index.json"
@@ -22,11 +21,6 @@ _OURS = re.compile(
     r"model\.safetensors|(model|state)-[0-9]{5}-of-[0-9]{5}\.safetensors"
     r"|model\.safetensors\.index\.json|trainer_(0|[1-9][0-9]{0,8})\.json"
 )
-
-
-def new_attempt_id() -> str:
-    """16 hexadecimal digits that no other save has: random, since clocks of two machines can agree."""
-    return secrets.token_hex(8)
 
 
 def checkpoint_folder(serial: int | str) -> str:
