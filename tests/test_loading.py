@@ -776,3 +776,27 @@ def test_targets_that_are_too_entangled_to_tell_apart_are_refused(
         holdfast.load_checkpoint({"left": matrix[:, 0], "right": matrix[:, 1]}, tmp_path)
 
     assert (matrix == 7).all()
+
+
+def test_load_vars_refuses_both_ways_at_once(run: Path) -> None:
+    target = state(7)
+    before = contents(target)
+
+    with pytest.raises(ValueError, match="not both"):
+        holdfast.load_vars(target, run, vars=["optimizer.step"], predicate=holdfast.is_parameter)
+
+    assert contents(target) == before
+
+
+def test_load_vars_never_touches_temporaries(run: Path) -> None:
+    scratch = np.full((4, 3), 7.0)
+    target = {"optimizer": {"m": [temporary(scratch), np.zeros(4)]}}
+
+    with pytest.raises(ValueError, match=r"never saved or loaded: optimizer\.m\.0"):
+        holdfast.load_vars(target, run, vars=["optimizer.m.0"])
+    with pytest.raises(ValueError, match=r"never saved or loaded: optimizer\.m\.0"):
+        holdfast.load_vars(target, run, predicate=lambda _: True, strict="subset")
+    holdfast.load_vars(target, run, strict="subset")
+
+    assert (scratch == 7).all()
+    assert target["optimizer"]["m"][1].tolist() == [2] * 4

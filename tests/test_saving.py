@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import logging
 import os
 import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import pytest
 import safetensors.numpy
 
 import holdfast
-from holdfast import DiskFullError, ForeignFolderError, MemoryStore, StorageError, parameters, saving
+from holdfast import DiskFullError, ForeignFolderError, LocalStore, MemoryStore, StorageError, parameters, saving
 from support import WrappedStore, contents, flip_bit, tree_of
 
 STATE = {
@@ -496,3 +499,59 @@ def test_rotation_that_fails_is_logged_and_the_save_is_done(tmp_path: Path, capl
     assert serial == 0
     assert holdfast.verify(tmp_path).serial == 0
     assert "could not look for checkpoints to delete" in caplog.text
+
+
+def test_threads_that_save_at_once_get_serials_of_their_own(tmp_path: Path) -> None:
+    got: list[tuple[int, int]] = []
+
+    def save(number: int) -> None:
+        for i in range(5):
+            value = 10 * number + i
+            got.append(
+                (holdfast.save_checkpoint({"w": np.full(300_000, value)}, tmp_path, max_num_checkpoints=None), value)
+            )
+
+    in_threads(save)
+
+    assert holdfast.serials(tmp_path) == sorted(serial for serial, _ in got) == list(range(15))
+    for serial, value in got:
+        with holdfast.open(tmp_path, serial=serial) as checkpoint:
+            assert (checkpoint["w"][:] == value).all()
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("where", ["local", "memory"])
+def test_threads_that_replace_one_folder_leave_one_of_theirs(where: str, tmp_path: Path) -> None:
+    target = LocalStore().at(tmp_path / "m") if where == "local" else MemoryStore().at("p/m")
+
+    def save(number: int) -> None:
+        for _ in range(5):
+            holdfast.save_params({"w": np.full(1000, number)}, target)
+
+    in_threads(save)
+
+    with holdfast.open(target) as checkpoint:
+        assert len(set(checkpoint["w"][:].tolist())) == 1
+    assert holdfast.verify(target).variables == 1
+    assert [entry.name for entry in target.store.list(target.parent.path)] == ["m"]
+
+
+def in_threads(work: Callable[[int], None]) -> None:
+    """Three threads; whatever goes wrong in one is raised here."""
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(work, number) for number in range(3)]:
+            done.result()
+
+
+def test_shapes_at_the_limits(tmp_path: Path) -> None:
+    state = {
+        "wide": np.zeros((0, 2**40)),
+        "deep": np.full((1,) * 64, 3, ">f4"),
+        "cube": np.arange(2.0**12).reshape((2,) * 12).T,
+    }
+    target = {"wide": np.zeros((0, 2**40)), "deep": np.zeros((1,) * 64, np.float32), "cube": np.zeros((2,) * 12)}
+
+    holdfast.save_checkpoint(state, tmp_path)
+    holdfast.load_checkpoint(target, tmp_path)
+
+    assert all((target[name] == array).all() for name, array in state.items())

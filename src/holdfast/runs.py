@@ -185,6 +185,8 @@ def prune(checkpoint_dir: Path, *, keep: int, keep_period: int | None = None) ->
     rules = retention.Rules(newest=keep, period=keep_period)
     run = resolve(checkpoint_dir)
     with storage_errors(f"cannot prune {run}"):
+        if run.store.stat(run.path) is not None:
+            run.store.sync_folder(run.path)  # the newest may be one whose writer was killed before its own sync
         gone = retention.prune(run, rules)
         commit.sweep(run)
     return gone

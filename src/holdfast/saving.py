@@ -170,6 +170,8 @@ def commit_checkpoint(
                 f"{run} is a checkpoint itself; save into the folder that it is in, or into another"
             )
         commit.make_folders(run)
+        if not any(catalog.complete(run)):
+            commit.sync_above(run)
         commit.sweep(run)
         serial = commit.next_serial(run)
     save = _Save("checkpoint", items, {layout.trainer_file(trainer_id): trainer}, step=step, metrics=numbers)
@@ -244,8 +246,13 @@ def replace_folder(target: Location, needed_bytes: int, fill: Callable[[commit.A
         ForeignFolderError: the folder is not Holdfast's own; nothing was written.
     """
     with commit.storage_errors(f"cannot write {target}"):
+        store = target.store
+        if store.stat(target.path) is None and (previous := catalog.previous_of(target)) is not None:
+            store.rename(previous.path, target.path)  # with what somebody has laid beside it
         foreign = foreign_files(target)
         commit.make_folders(target.parent)
+        if target.store.stat(target.path) is None:
+            commit.sync_above(target.parent)
         commit.sweep(target.parent, target.name)
     with commit.attempt(target.parent, target.name, needed_bytes) as attempt:
         manifest = fill(attempt)

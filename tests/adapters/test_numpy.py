@@ -372,6 +372,20 @@ def test_generators_are_loaded_in_place() -> None:
     assert shared.random() == saved.random()
 
 
+def test_one_generator_at_two_places_takes_one_state() -> None:
+    shared = np.random.default_rng(5)
+    target = {"a": shared, "b": shared}
+    saved = np.random.default_rng(1)
+
+    through({"a": saved, "b": saved}, target)
+    assert shared.random() == saved.random()
+
+    before = contents(shared)
+    with pytest.raises(MismatchError, match="'b'"):
+        through({"a": np.random.default_rng(1), "b": np.random.default_rng(2)}, target)
+    assert contents(shared) == before
+
+
 @pytest.mark.parametrize(
     ("saved", "target", "words"),
     [

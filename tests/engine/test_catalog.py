@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import pytest
 import holdfast
 from holdfast import CheckpointNotFoundError, FormatError, LocalStore, StorageError
 from holdfast.engine import catalog
-from support import WrappedStore, flip_bit
+from support import WrappedStore, flip_bit, tree_of
 
 STATE = {"w": np.arange(5.0), "note": "x"}
 
@@ -220,3 +222,18 @@ def test_folder_that_stands_alone_is_no_checkpoint_of_a_run_under_any_name(run: 
 
     assert serials(run) == [2, 1, 0]
     assert holdfast.load_checkpoint({"w": np.zeros(5), "note": ""}, run).serial == 2
+
+
+@pytest.mark.parametrize("serial", [-1, "07", "1x"])
+def test_foreign_folders_are_not_reached_by_odd_serials(run: Path, serial: Any) -> None:
+    shutil.copytree(run / "checkpoint_2", run / f"checkpoint_{serial}")
+    before = tree_of(run)
+
+    for call in (holdfast.open, holdfast.verify):
+        with pytest.raises((CheckpointNotFoundError, ValueError), match=str(serial)):
+            call(run, serial=serial)
+    for change in (holdfast.pin, holdfast.unpin):
+        with pytest.raises((CheckpointNotFoundError, ValueError), match=str(serial)):
+            change(run, serial)
+
+    assert tree_of(run) == before

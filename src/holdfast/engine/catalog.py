@@ -140,16 +140,22 @@ def locate(path: Location, serial: int | None = None) -> tuple[Location, int | N
     if newest is not None:
         return newest.folder, newest.serial
     if there is None:
-        for entry in sorted(list_or_empty(path.parent), key=lambda e: -e.modified):
-            # Between two renames of a replacing save that was cut off (docs/format.md, 6.2).
-            if entry.name.startswith(layout.PREVIOUS_PREFIX) and layout.hidden_label(entry.name) == path.name:
-                try:
-                    read_outline(path.parent / entry.name)
-                except HoldfastError:
-                    continue
-                return path.parent / entry.name, None
+        if (previous := previous_of(path)) is not None:
+            return previous, None
         raise CheckpointNotFoundError(f"{path} does not exist")
     raise CheckpointNotFoundError(f"no complete checkpoint in {path}: {_others(path)}")
+
+
+def previous_of(path: Location) -> Location | None:
+    """The complete folder that a replacing save has moved aside, if it was cut off before the new one took the name (6.2)."""
+    for entry in sorted(list_or_empty(path.parent), key=lambda e: -e.modified):
+        if entry.name.startswith(layout.PREVIOUS_PREFIX) and layout.hidden_label(entry.name) == path.name:
+            try:
+                read_outline(path.parent / entry.name)
+            except HoldfastError:
+                continue
+            return path.parent / entry.name
+    return None
 
 
 def _others(run: Location) -> str:

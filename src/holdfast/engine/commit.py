@@ -19,6 +19,7 @@ from holdfast.storage import Claim, Entry, Location
 
 log = logging.getLogger(__name__)
 
+_NOT_OURS_TO_SYNC = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 STALE_SECONDS = 24 * 3600
 """Age at which an attempt counts as dead on a file system that has no locks."""
 
@@ -84,6 +85,17 @@ def make_folders(location: Location) -> None:
     with contextlib.suppress(FileExistsError):  # somebody else made it just now
         store.make_folder(location.path)
     store.sync_folder(location.parent.path)
+
+
+def sync_above(location: Location) -> None:
+    """Make the names of a folder and of those above it durable: a process that was killed may have made them just now."""
+    while location.path not in ("", "/"):
+        location = location.parent
+        try:
+            location.store.sync_folder(location.path)
+        except OSError as error:
+            if error.errno not in _NOT_OURS_TO_SYNC:
+                raise
 
 
 def write_small(location: Location, data: bytes) -> None:
@@ -182,6 +194,9 @@ class Attempt:
         """Remove the attempt if it was not committed, as far as that is possible; a later save removes what remains."""
         try:
             if not self._committed:
+                # An interrupt may have come right after the two names were exchanged, before that could be noted: what stands
+                # here now is the old folder then, and must not be deleted before the exchange is durable.
+                self.parent.store.sync_folder(self.parent.path)
                 remove_tree(self.folder)
         except OSError as error:
             log.warning("could not remove %s (%s); the next save will try again", self.folder, error)
@@ -280,6 +295,7 @@ def sweep(parent: Location, name: str | None = None) -> None:
     except OSError as error:
         log.warning("could not look for what dead writers left in %s (%s)", parent, error)
         return
+    synced = False
     for entry in entries:
         label = layout.hidden_label(entry.name)
         if label is None or entry.kind != "folder":
@@ -288,6 +304,11 @@ def sweep(parent: Location, name: str | None = None) -> None:
             continue
         folder = parent / entry.name
         try:
+            if (
+                not synced
+            ):  # a killed process may have renamed it just now: what it replaced must not come back in pieces
+                parent.store.sync_folder(parent.path)
+                synced = True
             if entry.name.startswith(layout.TRASH_PREFIX):
                 remove_tree(folder)
             elif entry.name.startswith(layout.PREVIOUS_PREFIX):

@@ -19,6 +19,7 @@ import numpy as np
 
 from holdfast import dtypes
 from holdfast.engine import arrays, buffers
+from holdfast.engine.crew import Crew
 from holdfast.engine.pause import collection_paused
 from holdfast.engine.progress import Meter
 from holdfast.errors import ClosedError, CorruptCheckpointError, HoldfastError, StorageError
@@ -252,18 +253,16 @@ def _run_threads(work: Callable[[], Iterable[None]], count: int) -> None:
             errors.append(error)
             stop.set()
 
-    threads: list[threading.Thread] = []
+    crew = Crew()
     try:
-        for i in range(1, count):
-            thread = threading.Thread(target=run, name=f"holdfast-read-{i}")
-            thread.start()
-            threads.append(thread)
+        for number in range(1, count):
+            crew.start(run, f"holdfast-read-{number}")
         run()
+    except BaseException:
+        stop.set()
+        raise
     finally:
-        if len(threads) + 1 < count:
-            stop.set()
-        for thread in threads:
-            thread.join()
+        crew.wait()
     if errors:
         # An interrupt tells more than the errors that it causes.
         raise next((e for e in errors if not isinstance(e, Exception)), errors[0])

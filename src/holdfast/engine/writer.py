@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from holdfast.engine import arrays, buffers
+from holdfast.engine.crew import Crew
 from holdfast.engine.plan import FilePlan
 from holdfast.engine.progress import Meter
 from holdfast.errors import StorageError
@@ -66,17 +67,13 @@ class _Sink:
         self._error: tuple[OSError, str] | None = None
         self._failed = threading.Event()
         self._files: list[_OpenFile] = []
-        count = max(1, min(WRITER_THREADS, -(-total_bytes // buffers.STAGING_BYTES)))
-        self._threads = [threading.Thread(target=self._work, name=f"holdfast-write-{i}") for i in range(count)]
-        started = 0
-        try:
-            for thread in self._threads:
-                thread.start()
-                started += 1
-        finally:
-            if started < count:  # no more threads to be had: those that run must end
-                del self._threads[started:]
-                self.close(abort=True)
+        self._count = max(1, min(WRITER_THREADS, -(-total_bytes // buffers.STAGING_BYTES)))
+        self._crew = Crew()
+
+    def start(self) -> None:
+        """Start the writer threads; `close` ends them, also if not all could be started."""
+        for number in range(self._count):
+            self._crew.start(self._work, f"holdfast-write-{number}")
 
     def add_file(self, location: Location, size: int) -> _OpenFile:
         try:
@@ -139,15 +136,16 @@ class _Sink:
     def close(self, *, abort: bool) -> None:
         if abort:
             self._failed.set()
-        for _ in self._threads:
+        for _ in range(self._count):
             self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
-        for file in self._files:
-            try:
-                file.writer.close()
-            except OSError as error:
-                self._fail(error, file.path)
+        try:
+            self._crew.wait()
+        finally:
+            for file in self._files:
+                try:
+                    file.writer.close()
+                except OSError as error:
+                    self._fail(error, file.path)
         if not abort:
             self._raise()
 
@@ -217,6 +215,7 @@ def write_files(folder: Location, plans: Sequence[FilePlan], values: Sequence[np
     written = Written([], [(0, 0, 0, ())] * len(values))
     sink = _Sink(sum(plan.size for plan in plans))
     try:
+        sink.start()
         for plan in plans:
             _write_file(folder, plan, values, sink, meter, written)
     except BaseException:

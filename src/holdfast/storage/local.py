@@ -206,11 +206,12 @@ class _LocalReader:
             self._map.madvise(mmap.MADV_DONTNEED, start, offset + length - start)
 
     def close(self) -> None:
-        for fd in (self._fd, self._direct_fd):
-            if fd is not None and fd >= 0:
-                os.close(fd)
-        self._fd, self._direct_fd = -1, -1
+        numbers, self._fd, self._direct_fd = (self._fd, self._direct_fd), -1, -1  # first: no number is closed twice
         self._map = None  # unmapped with the last view of it
+        for fd in numbers:
+            if fd is not None and fd >= 0:
+                with contextlib.suppress(OSError):  # it was only read from
+                    os.close(fd)
 
 
 class _LocalClaim:
