@@ -268,9 +268,7 @@ def test_restore_raises_when_all_are_damaged_and_never_begins_at_step_0(run: Pat
     for serial in range(3):
         damage(run / f"checkpoint_{serial}")
 
-    with pytest.raises(
-        RestoreError, match="none of the 3 checkpoints in .* can be restored.*do not train on"
-    ) as caught:
+    with pytest.raises(RestoreError, match="none of the .*checkpoints in .* can be restored") as caught:
         CheckpointManager(run).restore(state(-1))
 
     assert [serial for serial, _ in caught.value.attempts] == [2, 1, 0]

@@ -395,7 +395,8 @@ def test_E13_a_thousand_small_arrays_take_a_handful_of_files_and_syncs(tmp_path:
         )
 
     assert counts[0] == counts[1]
-    assert counts[1]["sync"] <= 8
+    above = len(tmp_path.parts)  # the first save of a run syncs the folders above it too
+    assert counts[1]["sync"] <= 8 + above
     assert len(list((tmp_path / "1" / "checkpoint_0").iterdir())) == 3
     target = {name: np.zeros(64) for name in many}
     holdfast.load_checkpoint(target, tmp_path / "1")

@@ -128,6 +128,8 @@ def load_vars(
         vars: names of variables of the target, or variables; the checkpoint may hold more. Not together with `predicate`.
         serial, strict, rename, skip, cast, verify, progress: see `load_params`.
     """
+    if vars is not None and predicate is not None:
+        raise ValueError("give predicate= or vars=, not both")
     rules = match.Rules(strict, rename, skip, cast)
     return _load(scan(state), path, serial, predicate or is_checkpoint_variable, vars, rules, verify, progress)
 
@@ -206,8 +208,10 @@ def _load(
     if verify not in (True, False, "before"):
         raise ValueError(f'verify={verify!r}: expected True, False or "before"')
     start = time.monotonic()
-    only = None if vars is None else {v.name for v in select([i.variable for i in found.items], vars=vars)}
-    items = [i for i in found.items if (predicate(i.variable) if only is None else i.variable.name in only)]
+    variables = [item.variable for item in found.items]
+    chosen = {v.name for v in select(variables, predicate=None if vars is not None else predicate, vars=vars)}
+    only = None if vars is None else chosen
+    items = [item for item in found.items if item.variable.name in chosen]
     with open_whole(path, serial=serial, verify=bool(verify)) as checkpoint, storage_errors(f"cannot read {path}"):
         if serial is None and checkpoint.serial is not None:
             _warn_of_newer(resolve(path), checkpoint.serial)
@@ -384,9 +388,16 @@ def _values_of(
     targets = {value.name: value for value in found.values}
     plan.values = match.match_names(list(held), list(targets), rules)
     problems += match.name_problems(plan.values, rules)
-    pieces = []
+    pieces: list[tuple[Value, Any]] = []
+    given: dict[int, tuple[str, Any]] = {}
     for name, source in plan.values.pairs.items():
         value, content = targets[name], held[source]
+        if value.identity is not None:
+            other, before = given.setdefault(value.identity, (name, content))
+            if not _same(before, content):
+                text = f"{name!r} is the same thing as {other!r}, but the checkpoint has two values for them"
+                problems.append(Problem("unwritable", name, text))
+                continue
         if reason := value.problem(content):
             problems.append(Problem("kind", name, f"{name!r}: {reason}"))
         elif value.put is None and not _same(content, value.value):

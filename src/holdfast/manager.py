@@ -15,7 +15,15 @@ from holdfast.engine.commit import storage_errors
 from holdfast.engine.match import Cast, Rename, Strict
 from holdfast.engine.progress import ProgressOption
 from holdfast.engine.report import LoadReport
-from holdfast.errors import CheckpointNotFoundError, CorruptCheckpointError, FormatError, RestoreError, StorageError
+from holdfast.errors import (
+    CastError,
+    CheckpointNotFoundError,
+    CorruptCheckpointError,
+    FormatError,
+    MismatchError,
+    RestoreError,
+    StorageError,
+)
 from holdfast.format import layout
 from holdfast.loading import Verify, load_checkpoint
 from holdfast.saving import commit_checkpoint
@@ -118,8 +126,7 @@ class CheckpointManager:
         Raises:
             As `save_checkpoint`.
         """
-        if type(step) is not int or step < 0:
-            raise ValueError(f"step must be a whole number from 0, not {step!r}")
+        step = catalog.whole_number("step", step)
         if not force and step % self._interval:
             return SaveHandle(
                 step,
@@ -159,14 +166,17 @@ class CheckpointManager:
         Raises:
             CheckpointNotFoundError: nothing was ever saved here, so training may begin at step 0. With `step` or `serial`:
                 there is no such checkpoint.
-            RestoreError: there are checkpoints, and none of them can be used. Do not begin at step 0.
+            RestoreError: there are checkpoints, and none of them can be used, or the newest is damaged and an older one does not
+                fit. Do not begin at step 0.
             MismatchError, CastError: it does not fit the state, which is untouched.
         """
         if step is not None and serial is not None:
             raise ValueError("give step= or serial=, not both")
+        if verify is True and strict == "superset":
+            # What only the damaged one holds would stay as it was overwritten, if an older one is loaded after it.
+            verify = "before"
         failures: list[tuple[int, Exception]] = []
-        chosen = self._candidates(step, serial)
-        for candidate in chosen:
+        for candidate in self._candidates(step, serial):
             try:
                 return load_checkpoint(
                     state, self._run, serial=candidate, strict=strict, rename=rename, skip=skip, cast=cast, verify=verify,
@@ -177,10 +187,15 @@ class CheckpointManager:
                     raise
                 log.warning("checkpoint_%d cannot be restored, trying an older one: %s", candidate, error)
                 failures.append((candidate, error))
+            except (MismatchError, CastError) as error:
+                if not failures:
+                    raise  # the state is untouched
+                failures.append((candidate, error))
+                break
         listed = "\n".join(f"  checkpoint_{number}: {error}" for number, error in failures)
         raise RestoreError(
-            f"none of the {len(failures)} checkpoints in {self._run} can be restored, and the state may be overwritten in "
-            f"part; do not train on from it:\n{listed}",
+            f"none of the {len(failures)} checkpoints in {self._run} can be restored, and the state may be overwritten in part; do not train "
+            f"on from it:\n{listed}",
             failures,
         ) from failures[-1][1]
 

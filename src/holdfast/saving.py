@@ -153,8 +153,8 @@ def commit_checkpoint(
         raise ValueError(
             f"trainer_id={trainer_id!r}: only trainer 0 can save; checkpoints of several trainers are not supported yet"
         )
-    if step is not None and (type(step) is not int or not 0 <= step < 2**63):
-        raise ValueError(f"step must be a whole number from 0 to 2**63 - 1, not {step!r}")
+    if step is not None:
+        step = catalog.whole_number("step", step)
     numbers = _checked_metrics(metrics)
     found = scan(state)
     items = _selected(found, predicate=is_checkpoint_variable, allow_none=True)

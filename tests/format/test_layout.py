@@ -1,6 +1,5 @@
 """File names: what is a checkpoint's, what is hidden, what is foreign."""
 
-
 import pytest
 from hypothesis import given, strategies as st
 

@@ -83,6 +83,7 @@ class Value:
         put: gives a loaded value to the state, with the arrays it refers to by name; None: it cannot be replaced.
         problem: why a loaded value would not fit; None if it does.
         is_object: whether it is an object's state.
+        identity: of the object, generator, dict or list that is given the value; None if a place in a container is.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Value:
     put: Callable[[Any, dict[str, np.ndarray]], None] | None
     problem: Callable[[Any], str | None]
     is_object: bool = False
+    identity: int | None = None
 
 
 _INNER = (dict, list, tuple, Marked)
@@ -220,7 +222,13 @@ class _Scanner:
             return True
         if is_random(node):
             self._add(
-                Value(name, random_value(node), lambda v, _: set_random(node, v), lambda v: random_problem(node, v)),
+                Value(
+                    name,
+                    random_value(node),
+                    lambda v, _: set_random(node, v),
+                    lambda v: random_problem(node, v),
+                    identity=id(node),
+                ),
                 mark,
             )
             return True
@@ -244,7 +252,8 @@ class _Scanner:
         except RecursionError:
             self._problems[name] = "it contains itself, or nests too deep"
             return
-        self._add(Value(name, value, place.put(value), _plain_problem), mark)
+        identity = id(value) if isinstance(value, dict | list) else None
+        self._add(Value(name, value, place.put(value), _plain_problem, identity=identity), mark)
 
     def _add(self, value: Value, mark: _Mark) -> None:
         if mark.kind != "temporary":
@@ -300,7 +309,7 @@ class _Scanner:
         except UnsupportedValueError as error:
             self._problems[name + error.where] = f"in a state_dict(): {error}"
             return
-        self._add(Value(name, tree, put, _object_problem, is_object=True), mark)
+        self._add(Value(name, tree, put, _object_problem, is_object=True, identity=id(node)), mark)
 
     def finish(self) -> Scan:
         if self._problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -28,6 +29,21 @@ class Found:
     folder: Location
     manifest: Outline
     pinned: bool
+
+
+def whole_number(name: str, value: object) -> int:
+    """An argument as an int; NumPy's integers are taken too.
+
+    Raises:
+        ValueError: it is no whole number from 0 to 2**63 - 1.
+    """
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**63:
+        raise ValueError(f"{name} must be a whole number from 0 to 2**63 - 1, not {value!r}")
+    return number
 
 
 def read_small(location: Location) -> bytes:
@@ -124,9 +140,11 @@ def locate(path: Location, serial: int | None = None) -> tuple[Location, int | N
 
     Raises:
         CheckpointNotFoundError: there is none; the message says what is there.
+        ValueError: `serial` is not a whole number from 0.
     """
     store = path.store
     if serial is not None:
+        serial = whole_number("serial", serial)
         folder = path / layout.checkpoint_folder(serial)
         if store.stat(folder.path) is None:
             raise CheckpointNotFoundError(f"no checkpoint_{serial} in {path}: {_others(path)}")
