@@ -70,10 +70,19 @@ def _read(path: Path, target: memoryview, threads: int, *, direct: bool = False)
     os.close(descriptor)
 
 
+def _memory(size: int) -> mmap.mmap:
+    """Page-aligned, as direct I/O wants it, and in huge pages: scattered small ones halve what the disk takes (a request
+    to it has room for so many pieces, here 254), and would flatter everybody's share of the limit.
+    """
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
 def measure(folder: Path, size: int, seed: int) -> dict[str, float]:
     """Bytes per second of each limit, on `size` bytes (a multiple of BLOCK)."""
     path, seconds = folder / "limit", {}
-    source, target = mmap.mmap(-1, size), mmap.mmap(-1, size)  # page-aligned, as direct I/O wants it
+    source, target = _memory(size), _memory(size)
     a, b = np.frombuffer(source, np.uint8), np.frombuffer(target, np.uint8)
     np.random.default_rng(seed).random(out=a.view(np.float32), dtype=np.float32)
     b.fill(1)

@@ -24,11 +24,25 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+_FIELDS_OF_BUILTINS = ("errno", "strerror", "filename", "filename2", "name", "path")  # of OSError and ImportError
 
 
 class HoldfastError(Exception):
-    """Root of all errors of this library."""
+    """Root of all errors of this library. They can be pickled: process pools hang on errors that cannot."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by a call of the class with `args`, as exceptions do it: their arguments here are others than `args`.
+        held = {field: getattr(self, field, None) for field in _FIELDS_OF_BUILTINS}
+        known = {field: value for field, value in held.items() if value is not None}
+        return _rebuilt, (type(self), self.args), {**known, **vars(self)}
+
+
+def _rebuilt(kind: type[HoldfastError], args: tuple[Any, ...]) -> HoldfastError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
 
 
 class CheckpointNotFoundError(HoldfastError, FileNotFoundError):

@@ -82,6 +82,7 @@ def load_params(
             overwritten in part: load another checkpoint before the state is used.
         FormatError, VersionError: the checkpoint breaks the specification, or is of a newer version.
         StorageError: the system refused to read.
+        ValueError: an option is not valid, or names what is not there.
     """
     found = scan(state, whole_is_model=True)
     rules = match.Rules(strict, rename, skip, cast)
@@ -212,23 +213,15 @@ def _load(
     chosen = {v.name for v in select(variables, predicate=None if vars is not None else predicate, vars=vars)}
     only = None if vars is None else chosen
     items = [item for item in found.items if item.variable.name in chosen]
-    with open_whole(path, serial=serial, verify=bool(verify)) as checkpoint, storage_errors(f"cannot read {path}"):
-        if serial is None and checkpoint.serial is not None:
-            _warn_of_newer(resolve(path), checkpoint.serial)
-        manifest = checkpoint.manifest
-        if not is_bare(manifest):
-            manifests.check(manifest, f"{checkpoint.path}/{layout.MANIFEST}")
-        if rules.rename is not None:
-            names = {entry.name for entry in manifest.variables} | set(checkpoint.trainer(trainer_id or 0)[1])
-            rules = dataclasses.replace(rules, rename=match.renaming(names, rules.rename))
-        entries = [e for e in manifest.variables if only is not None or predicate(e.variable)]
-        if only is not None:
-            targets = match.match_names([e.name for e in entries], sorted(only), rules)
-            entries = [e for e in entries if e.name in set(targets.pairs.values())]
-        plan = _plan(found, items, entries, checkpoint, rules, trainer_id)
-        nbytes = sum(w.chunk.nbytes for w in plan.wanted)
+    with open_whole(path, serial=serial, verify=bool(verify)) as checkpoint:
         verified = checkpoint.verified
-        _check_in_advance(checkpoint.source, plan, verify=verified, everything=verify == "before")
+        with storage_errors(f"cannot read {checkpoint.path}"):
+            if serial is None and checkpoint.serial is not None:
+                _warn_of_newer(resolve(path), checkpoint.serial)
+            entries, rules = _entries(checkpoint, predicate, only, rules, trainer_id)
+            plan = _plan(found, items, entries, checkpoint, rules, trainer_id)
+        nbytes = sum(w.chunk.nbytes for w in plan.wanted)
+        _check_in_advance(checkpoint.source, plan, trainer_id is not None, verified, verify == "before", progress)
         with metered("load", nbytes, progress) as meter:
             try:
                 read_chunks(checkpoint.source, plan.wanted, verify=verified, meter=meter)
@@ -261,6 +254,22 @@ def _load(
     )
     log.info("loaded %s: %d bytes in %.3f s", checkpoint.path, nbytes, report.seconds)
     return report
+
+
+def _entries(
+    checkpoint: Checkpoint, predicate: Predicate, only: set[str] | None, rules: match.Rules, trainer_id: int | None
+) -> tuple[list[Entry], match.Rules]:
+    """The variables of the checkpoint that the load is about, and the rules with their names checked."""
+    manifest = checkpoint.manifest
+    if not is_bare(manifest):
+        manifests.check(manifest, f"{checkpoint.path}/{layout.MANIFEST}")
+    if rules.rename is not None:
+        names = {entry.name for entry in manifest.variables} | set(checkpoint.trainer(trainer_id or 0)[1])
+        rules = dataclasses.replace(rules, rename=match.renaming(names, rules.rename))
+    if only is None:
+        return [entry for entry in manifest.variables if predicate(entry.variable)], rules
+    wanted = set(match.match_names([e.name for e in manifest.variables], sorted(only), rules).pairs.values())
+    return [entry for entry in manifest.variables if entry.name in wanted], rules
 
 
 def _warn_of_newer(run: Location, serial: int) -> None:
@@ -331,6 +340,12 @@ def _plan(
     problems += _shared_memory(items, plan, by_name)
     if problems:
         hints = match.hints(plan.names, list(by_name), [i.variable.name for i in items])
+        others = {e.name for e in checkpoint.manifest.variables if e.kind != "parameter"} - set(by_name)
+        if others & set(plan.names.missing):
+            hints.append(
+                "The checkpoint has some of these names, but not as parameters: holdfast.parameters() marks those when they are "
+                "saved; load_persistables or load_vars loads them as they are."
+            )
         raise MismatchError(checkpoint.path, problems, hints)
 
     for value, content in pieces:
@@ -436,25 +451,30 @@ def _shared_memory(items: Sequence[Item], plan: _Plan, by_name: dict[str, Entry]
             starts.append(lo)
             ends.append(hi)
     problems = []
-    reach = -1  # the target, of those that begin before, that ends last
+    active: list[int] = []  # the targets that have begun and not ended yet, in memory
     for after in np.argsort(np.array(starts, np.uint64), kind="stable").tolist():
-        if reach >= 0 and starts[after] < ends[reach]:
-            a, b = sharing[reach], sharing[after]
+        active = [before for before in active if ends[before] > starts[after]]
+        for before in active:
+            a, b = sharing[before], sharing[after]
             one, two = (by_name[plan.names.pairs[i.variable.name]] for i in (a, b))
-            tied = (
-                starts[reach] == starts[after]
-                and a.array.strides == b.array.strides
-                and a.variable.shape == b.variable.shape
-                and a.variable.dtype == b.variable.dtype
-                and one.dtype == two.dtype
-                and [c.blocks for c in one.chunks] == [c.blocks for c in two.chunks]
-            )
-            if not tied and not _interleaved(a.array, b.array):
+            if not _tied(a, b, one, two) and not _interleaved(a.array, b.array):
                 text = f"{b.variable.name!r} shares memory with {a.variable.name!r}, but the checkpoint has two values for them"
                 problems.append(Problem("unwritable", b.variable.name, text))
-        if reach < 0 or ends[after] > ends[reach]:
-            reach = after
+        active.append(after)
     return problems
+
+
+def _tied(a: Item, b: Item, one: Entry, two: Entry) -> bool:
+    """Whether two targets are the same memory and will be given the same bytes."""
+    same_place = (
+        a.array.__array_interface__["data"] == b.array.__array_interface__["data"]
+        and a.array.strides == b.array.strides
+        and a.variable.shape == b.variable.shape
+        and a.variable.dtype == b.variable.dtype
+    )
+    blocks = [chunk.blocks for chunk in one.chunks]  # none in a bare file, of which nothing is known
+    same_bytes = one is two or (any(blocks) and blocks == [chunk.blocks for chunk in two.chunks])
+    return same_place and same_bytes and one.dtype == two.dtype
 
 
 def _each_owns_its_memory(items: Sequence[Item]) -> bool:
@@ -478,25 +498,31 @@ def _interleaved(a: np.ndarray, b: np.ndarray) -> bool:
         return False
 
 
-def _check_in_advance(source: Source, plan: _Plan, *, verify: bool, everything: bool) -> None:
+def _check_in_advance(
+    source: Source, plan: _Plan, all_files: bool, verify: bool, everything: bool, progress: ProgressOption
+) -> None:
     """Find what can be found before the target is changed: damaged headers, impossible casts, and, on request, all damage."""
     if verify:
         damaged: dict[int, dict[str, None]] = {}
+        used = {w.chunk.file for w in plan.wanted}
         for number, file in enumerate(source.manifest.files):
+            if not all_files and number not in used:
+                continue
             if file.header_size is None:
-                read_listed(source.folder, file)
+                read_listed(source, number)
             elif not verify_header(source, number):
                 damaged[number] = {}
         raise_if_damaged(source, damaged)
-    with metered("verify", 0, None) as meter:
-        if everything:
+    if everything and verify:
+        with metered("verify", sum(w.chunk.nbytes for w in plan.wanted), progress) as meter:
             read_chunks(source, [Wanted(w.entry, w.chunk) for w in plan.wanted], verify=True, meter=meter)
-        losses = match.Losses()
-        inspected = [
-            Wanted(entry, chunk, None, losses.inspector(name, dtype))
-            for entry, name, dtype in plan.narrowing
-            for chunk in entry.chunks
-        ]
+    losses = match.Losses()
+    inspected = [
+        Wanted(entry, chunk, None, losses.inspector(name, dtype))
+        for entry, name, dtype in plan.narrowing
+        for chunk in entry.chunks
+    ]
+    with metered("verify", sum(w.chunk.nbytes for w in inspected), None) as meter:
         read_chunks(source, inspected, verify=verify, meter=meter)
     if losses.found:
         lines = [f"  {name!r}: {reason}" for name, reason in losses.found.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 from holdfast import runs
 from holdfast.engine import catalog, retention
+from holdfast.engine.arguments import whole_number
 from holdfast.engine.catalog import Found
 from holdfast.engine.commit import storage_errors
 from holdfast.engine.match import Cast, Rename, Strict
@@ -23,6 +25,7 @@ from holdfast.errors import (
     MismatchError,
     RestoreError,
     StorageError,
+    VersionError,
 )
 from holdfast.format import layout
 from holdfast.loading import Verify, load_checkpoint
@@ -30,6 +33,7 @@ from holdfast.saving import commit_checkpoint
 from holdfast.storage import Location, resolve
 
 log = logging.getLogger(__name__)
+_RELISTINGS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ class CheckpointManager:
         Raises:
             As `save_checkpoint`.
         """
-        step = catalog.whole_number("step", step)
+        step = whole_number("step", step)
         if not force and step % self._interval:
             return SaveHandle(
                 step,
@@ -176,15 +180,25 @@ class CheckpointManager:
             # What only the damaged one holds would stay as it was overwritten, if an older one is loaded after it.
             verify = "before"
         failures: list[tuple[int, Exception]] = []
-        for candidate in self._candidates(step, serial):
+        candidates = self._candidates(step, serial)
+        while candidates:
+            candidate = candidates.pop(0)
             try:
                 return load_checkpoint(
                     state, self._run, serial=candidate, strict=strict, rename=rename, skip=skip, cast=cast, verify=verify,
                     progress=progress,
                 )  # fmt: skip
+            except VersionError:
+                raise  # it is sound: a newer Holdfast reads it
             except (CorruptCheckpointError, FormatError, CheckpointNotFoundError, StorageError) as error:
                 if serial is not None or step is not None:
                     raise
+                if self._run.store.stat((self._run / layout.checkpoint_folder(candidate)).path) is None:
+                    # A rotation took it away meanwhile, so there is a newer one.
+                    candidates = candidates or self._candidates(None, None)
+                    continue
+                if isinstance(error, StorageError) and error.errno != errno.EIO:
+                    raise  # such as too many open files: that is no damage, and the checkpoint may be sound
                 log.warning("checkpoint_%d cannot be restored, trying an older one: %s", candidate, error)
                 failures.append((candidate, error))
             except (MismatchError, CastError) as error:
@@ -194,8 +208,8 @@ class CheckpointManager:
                 break
         listed = "\n".join(f"  checkpoint_{number}: {error}" for number, error in failures)
         raise RestoreError(
-            f"none of the {len(failures)} checkpoints in {self._run} can be restored, and the state may be overwritten in part; do not train "
-            f"on from it:\n{listed}",
+            f"none of the {len(failures)} checkpoints in {self._run} can be restored, and the state may be overwritten in "
+            f"part; do not train on from it:\n{listed}",
             failures,
         ) from failures[-1][1]
 
@@ -214,15 +228,21 @@ class CheckpointManager:
                     )
                 return of_step[:1]
             # Whatever is named like a checkpoint and is not empty: an unreadable one must not look like "nothing saved".
-            serials = [
-                number for number, is_folder in catalog.candidates(self._run) if is_folder and self._is_started(number)
-            ]
-            if not serials:
-                raise CheckpointNotFoundError(f"no checkpoint in {self._run}: nothing was saved there yet")
-            return serials
+            for _ in range(_RELISTINGS):
+                named = [number for number, is_folder in catalog.candidates(self._run) if is_folder]
+                started = {number: self._is_started(number) for number in named}
+                if any(started.values()):
+                    return [number for number, is_started in started.items() if is_started]
+                if None not in started.values():
+                    raise CheckpointNotFoundError(f"no checkpoint in {self._run}: nothing was saved there yet")
+            raise StorageError(f"the checkpoints in {self._run} are rotated out faster than they can be opened")
 
-    def _is_started(self, serial: int) -> bool:
-        return bool(self._run.store.list((self._run / layout.checkpoint_folder(serial)).path))
+    def _is_started(self, serial: int) -> bool | None:
+        """Whether a checkpoint's folder holds anything; None if it is gone."""
+        try:
+            return bool(self._run.store.list((self._run / layout.checkpoint_folder(serial)).path))
+        except FileNotFoundError:
+            return None
 
     def checkpoints(self) -> list[Found]:
         """The complete checkpoints with their manifests, ascending."""

@@ -16,7 +16,7 @@ from holdfast.engine.commit import storage_errors
 from holdfast.engine.pause import collection_paused
 from holdfast.engine.progress import ProgressOption, metered
 from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks
-from holdfast.errors import CorruptCheckpointError, FormatError
+from holdfast.errors import CheckpointNotFoundError, CorruptCheckpointError, FormatError, HoldfastError, StorageError
 from holdfast.format import layout, manifest as manifests, safetensors, values
 from holdfast.format.digests import BLOCK_BYTES, hasher, hexdigest
 from holdfast.format.geometry import Box, overlap, relative, rows_of
@@ -25,6 +25,9 @@ from holdfast.storage import Location, resolve
 from holdfast.variables import Variable
 
 Path = str | PathLike[str] | Location
+
+
+_REOPENINGS = 20
 
 
 class LazyVariable:
@@ -54,6 +57,16 @@ class LazyVariable:
         return dtypes.to_numpy(self._entry.dtype)
 
     @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return len(self._entry.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self._entry.shape)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the whole value."""
         return self._entry.nbytes
@@ -69,14 +82,17 @@ class LazyVariable:
     def __getitem__(self, index: Any) -> np.ndarray:
         """The part of the value that NumPy would give for the index.
 
-        Only the rows (of the first dimension) that the index needs are read; with verification, the 8 MiB blocks they lie in.
+        If the index begins with an integer or a slice with a positive step, only the rows (of the first dimension) that it
+        needs are read; with verification, the 8 MiB blocks they lie in. Any other index reads the whole variable.
 
         Returns:
             A read-only array, of the file's own pages where possible: copy it to keep or change it. It stays valid
             after the checkpoint is closed, and while a rotation deletes the files.
 
         Raises:
+            IndexError: the index is out of bounds.
             CorruptCheckpointError: the bytes are not those that were saved.
+            StorageError: the system refused to read.
             ClosedError: the checkpoint is closed.
         """
         needed = rows_of(index, self.shape)
@@ -125,6 +141,8 @@ def _frozen(array: Any) -> np.ndarray:
 
 class Checkpoint(Mapping[str, LazyVariable]):
     """An open checkpoint: a mapping from names to variables that are read when asked for. Use it in a `with` block.
+
+    Threads may share it. It goes on to give what was saved if the checkpoint is replaced or deleted after it was opened.
 
     Attributes:
         path: the folder or file.
@@ -177,10 +195,12 @@ class Checkpoint(Mapping[str, LazyVariable]):
         Raises:
             CorruptCheckpointError: the file's digest does not match.
         """
-        file = self.manifest.file_named(layout.trainer_file(trainer_id))
-        if file is None:
+        names = [file.name for file in self.manifest.files]
+        name = layout.trainer_file(trainer_id)
+        if name not in names:
             return None, {}
-        return values.trainer_from_bytes(read_listed(self._folder, file), str(self._folder / file.name), trainer_id)
+        number = names.index(name)
+        return values.trainer_from_bytes(read_listed(self.source, number), self.source.path(number), trainer_id)
 
     def __getitem__(self, name: str) -> LazyVariable:
         try:
@@ -198,7 +218,12 @@ class Checkpoint(Mapping[str, LazyVariable]):
     def _all(self) -> Sequence[Entry]:
         if not isinstance(self.manifest, Outline):
             return self.manifest.variables
-        manifest = catalog.read_manifest(self._folder)  # faster than to decode every entry by itself
+        try:
+            manifest = catalog.read_manifest(self._folder)  # faster than to decode every entry by itself
+        except HoldfastError:
+            manifest = None
+        if manifest is None or manifest.attempt != self.manifest.attempt:  # replaced or deleted since
+            return [self._checked(entry) for entry in self._entries.values()]
         manifests.check(manifest, self._record)
         return manifest.variables
 
@@ -207,6 +232,9 @@ class Checkpoint(Mapping[str, LazyVariable]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    __eq__ = object.__eq__  # that of Mapping would compare variables that nobody has read
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         return f"<Checkpoint {self.path}: {len(self)} variables>"
@@ -224,6 +252,9 @@ class Checkpoint(Mapping[str, LazyVariable]):
         Raises:
             KeyError: there is no variable of a name.
             CorruptCheckpointError: bytes are not those that were saved; every damaged variable is named.
+            FormatError: the manifest has a variable that breaks the specification.
+            StorageError: the system refused to read.
+            ClosedError: the checkpoint is closed.
         """
         entries = [self[name]._entry for name in names] if names is not None else self._all()
         made = {entry.name: np.empty(entry.shape, dtypes.to_numpy(entry.dtype)) for entry in entries}
@@ -231,6 +262,11 @@ class Checkpoint(Mapping[str, LazyVariable]):
         with metered("load", sum(entry.nbytes for entry in entries), progress) as meter:
             read_chunks(self.source, wanted, verify=self.verified, meter=meter)
         return made
+
+    def open_files(self) -> None:
+        """Open every file now; what is open stays readable if the checkpoint is replaced or deleted meanwhile."""
+        for number in range(len(self.manifest.files)):
+            self.source.reader(number)
 
     def close(self) -> None:
         """Release all files. Arrays that were read stay valid."""
@@ -266,18 +302,22 @@ def wanted_chunks(entry: Entry, target: np.ndarray) -> Iterator[Wanted]:
         yield Wanted(entry, chunk, target if chunk.offset is None else target[chunk.box(entry.shape).index])
 
 
-def read_listed(folder: Location, file: File) -> bytes:
+def read_listed(source: Source, number: int) -> bytes:
     """All bytes of a JSON file, checked against its digest whatever else is verified: it is small.
 
     Raises:
         CorruptCheckpointError: the digest does not match.
+        FormatError: it is absurdly large.
+        StorageError: the system refused to read.
     """
-    path = folder / file.name
-    with storage_errors(f"cannot read {path}"):
-        data = catalog.read_small(path)
+    path, file = source.path(number), source.manifest.files[number]
+    if file.size > catalog.MAX_JSON_BYTES:
+        raise FormatError(f"{path} has {file.size:,} bytes; no such file of a checkpoint is that large")
+    with storage_errors(f"cannot read {path}"), source.reader(number).view(0, file.size) as view:
+        data = bytes(view)
     if hexdigest(data) != file.digest:
         raise CorruptCheckpointError(
-            f"{path} is damaged: its digest does not match. Use an older checkpoint or a copy", path=str(path)
+            f"{path} is damaged: its digest does not match. Use an older checkpoint or a copy", path=path
         )
     return data
 
@@ -293,7 +333,9 @@ def open(path: Path, *, serial: int | None = None, verify: bool = True) -> Check
 
     Raises:
         CheckpointNotFoundError: there is no complete checkpoint; the message says what is there.
-        FormatError: the manifest or the header is malformed.
+        FormatError, VersionError: the manifest or the header is malformed, or of a newer version.
+        StorageError: the system refused to read.
+        ValueError: `serial` is not a whole number from 0.
 
     Example:
         >>> import numpy as np, holdfast
@@ -316,8 +358,25 @@ def _open(path: Path, serial: int | None, verify: bool, read: Callable[[Location
         entry = location.store.stat(location.path)
         if entry is not None and entry.kind == "file" and serial is None:
             return Checkpoint(location.parent, None, _of_safetensors(location), verify=False, path=str(location))
-        folder, found = catalog.locate(location, serial)
-        return Checkpoint(folder, found, read(folder), verify=verify)
+        for _ in range(_REOPENINGS):
+            folder, found = catalog.locate(location, serial)
+            head = catalog.record_head(folder)
+            try:
+                checkpoint = Checkpoint(folder, found, read(folder), verify=verify)
+                try:
+                    checkpoint.open_files()
+                except BaseException:
+                    checkpoint.close()
+                    raise
+            except (CheckpointNotFoundError, StorageError, CorruptCheckpointError):
+                if location.store.stat(folder.path) is not None and catalog.record_head(folder) == head:
+                    raise  # nobody has moved it: that is how it is
+            else:
+                # The same record before and after: all files that are open now belong to it, whatever becomes of their names.
+                if catalog.record_head(folder) == head:
+                    return checkpoint
+                checkpoint.close()
+        raise CheckpointNotFoundError(f"{location} is replaced faster than it can be opened; try again")
 
 
 def _of_safetensors(location: Location) -> Manifest:

@@ -13,7 +13,7 @@ from holdfast.engine.catalog import Found, complete
 from holdfast.engine.commit import storage_errors
 from holdfast.engine.progress import ProgressOption, metered
 from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks, verify_header
-from holdfast.errors import CorruptCheckpointError, FormatError
+from holdfast.errors import CheckpointNotFoundError, CorruptCheckpointError, FormatError
 from holdfast.format import layout, manifest as manifests, safetensors
 from holdfast.format.digests import file_digest
 from holdfast.format.values import trainer_from_bytes
@@ -25,14 +25,24 @@ Path = str | PathLike[str] | Location
 
 
 def serials(checkpoint_dir: Path) -> list[int]:
-    """The serials of the complete checkpoints of a run, ascending; empty if there are none. Creates and deletes nothing."""
+    """The serials of the complete checkpoints of a run, ascending; empty if there are none. Creates and deletes nothing.
+
+    Raises:
+        StorageError: the folder or a manifest cannot be read.
+    """
     run = resolve(checkpoint_dir)
     with storage_errors(f"cannot list {run}"):
         return sorted(found.serial for found in complete(run))
 
 
 def latest_serial(checkpoint_dir: Path) -> int | None:
-    """The serial of the newest complete checkpoint of a run; None if there is none. Creates and deletes nothing."""
+    """The serial of the newest complete checkpoint of a run; None if there is none. Creates and deletes nothing.
+
+    To resume, use `CheckpointManager.restore`: it does not take checkpoints that cannot be used for none at all.
+
+    Raises:
+        StorageError: the folder or a manifest cannot be read.
+    """
     run = resolve(checkpoint_dir)
     with storage_errors(f"cannot list {run}"):
         newest = next(complete(run), None)
@@ -106,7 +116,7 @@ def _verify_files(source: Source, damage: list[CorruptCheckpointError]) -> None:
         path = source.path(number)
         if file.header_size is None:
             try:
-                data = read_listed(source.folder, file)
+                data = read_listed(source, number)
             except CorruptCheckpointError as error:
                 damage.append(error)
                 continue
@@ -151,18 +161,23 @@ def _compare_header(
 def clean_checkpoint(checkpoint_dir: Path, *, delete_dir: bool = False) -> list[int]:
     """Delete every checkpoint of a run, pinned ones too, with what dead writers left; returns their serials.
 
-    Nothing foreign is touched. Incomplete checkpoints are not deleted either: they may be another program's.
+    Nothing foreign is touched. Incomplete checkpoints are not deleted either: they may be another program's. Serials begin
+    at 0 again if nothing is left.
 
     Args:
         checkpoint_dir: the run folder; nothing happens if it does not exist.
         delete_dir: whether to remove the folder too, if it is empty then.
+
+    Raises:
+        StorageError: the system refused an operation; what was deleted before stays deleted.
     """
     run = resolve(checkpoint_dir)
     with storage_errors(f"cannot clean {run}"):
         gone = []
         for found in sorted(complete(run), key=lambda f: f.serial):
-            commit.retire(found.folder, found.serial)
-            gone.append(found.serial)
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                commit.retire(found.folder, found.serial)
+                gone.append(found.serial)
         commit.sweep(run)
         if delete_dir and run.store.stat(run.path) is not None and not run.store.list(run.path):
             run.store.remove_folder(run.path)
@@ -202,17 +217,29 @@ def pin(checkpoint_dir: Path, serial: int) -> None:
     """Keep a checkpoint whatever the rules of rotation say, until `unpin`; durable when this returns.
 
     Raises:
-        CheckpointNotFoundError: there is no such complete checkpoint.
+        CheckpointNotFoundError: there is no such complete checkpoint, or a rotation was faster.
+        ValueError: `serial` is not a whole number from 0.
+        StorageError: the system refused an operation.
     """
     with storage_errors(f"cannot pin checkpoint_{serial}"):
         pinned = _pin_of(checkpoint_dir, serial)
-        with contextlib.suppress(FileExistsError):
-            commit.write_small(pinned, b"")
-        pinned.store.sync_folder(pinned.parent.path)
+        try:
+            with contextlib.suppress(FileExistsError):
+                commit.write_small(pinned, b"")
+            pinned.store.sync_folder(pinned.parent.path)
+        except FileNotFoundError as error:
+            raise CheckpointNotFoundError(f"{pinned.parent} was deleted just now, by a rotation or by hand") from error
+        catalog.read_outline(pinned.parent)  # whoever moves it away now sees the pin, and moves it back
 
 
 def unpin(checkpoint_dir: Path, serial: int) -> None:
-    """Let rotation delete a checkpoint again."""
+    """Let rotation delete a checkpoint again.
+
+    Raises:
+        CheckpointNotFoundError: there is no such complete checkpoint.
+        ValueError: `serial` is not a whole number from 0.
+        StorageError: the system refused an operation.
+    """
     with storage_errors(f"cannot unpin checkpoint_{serial}"):
         pinned = _pin_of(checkpoint_dir, serial)
         with contextlib.suppress(FileNotFoundError):
@@ -235,6 +262,7 @@ def export(path: Path, out: Path, *, serial: int | None = None) -> list[str]:
         CheckpointNotFoundError: there is no complete checkpoint.
         ValueError: it holds no parameters.
         ForeignFolderError: the folder is not Holdfast's own.
+        StorageError, DiskFullError: the system refused an operation.
     """
     source, target = resolve(path), resolve(out)
     with storage_errors(f"cannot export {source}"):
@@ -267,5 +295,7 @@ def export(path: Path, out: Path, *, serial: int | None = None) -> list[str]:
             )
         )
 
-    replace_folder(target, 0, fill)
+    # Links take no space, so only where they are not to be had can a full disk be in the way.
+    needed = sum(file.size for file in manifest.files if file.name in kept)
+    replace_folder(target, needed, fill, check_space=False)
     return kept

@@ -14,6 +14,7 @@ import msgspec
 from holdfast._version import __version__
 from holdfast.adapters.numpy import Item, Scan, scan
 from holdfast.engine import catalog, commit, retention
+from holdfast.engine.arguments import whole_number
 from holdfast.engine.pause import collection_paused
 from holdfast.engine.plan import FilePlan, plan_files
 from holdfast.engine.progress import ProgressOption, metered
@@ -154,7 +155,7 @@ def commit_checkpoint(
             f"trainer_id={trainer_id!r}: only trainer 0 can save; checkpoints of several trainers are not supported yet"
         )
     if step is not None:
-        step = catalog.whole_number("step", step)
+        step = whole_number("step", step)
     numbers = _checked_metrics(metrics)
     found = scan(state)
     items = _selected(found, predicate=is_checkpoint_variable, allow_none=True)
@@ -165,7 +166,9 @@ def commit_checkpoint(
 
     start = time.monotonic()
     with commit.storage_errors(f"cannot write in {run}"):
-        if run.store.stat((run / layout.MANIFEST).path) is not None:
+        if layout.serial_of(run.name) is not None:
+            raise ForeignFolderError(f"{run} has the name of a checkpoint; name the run folder otherwise")
+        if catalog.is_checkpoint(run):
             raise ForeignFolderError(
                 f"{run} is a checkpoint itself; save into the folder that it is in, or into another"
             )
@@ -193,7 +196,7 @@ def _checked_metrics(metrics: Mapping[str, float] | None) -> dict[str, float]:
     for name, value in (metrics or {}).items():
         try:
             number = float(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"metric {name!r} must be a number, not {value!r}") from error
         if type(name) is not str or not name or not name.isprintable():
             raise ValueError(f"names of metrics must be printable strings, not {name!r}")
@@ -234,30 +237,33 @@ def _save_alone(path: Path, content: Content, items: list[Item], progress: Progr
     log.info("saved %s: %d bytes in %.3f s", target, save.nbytes, time.monotonic() - start)
 
 
-def replace_folder(target: Location, needed_bytes: int, fill: Callable[[commit.Attempt], bytes]) -> None:
+def replace_folder(
+    target: Location, needed_bytes: int, fill: Callable[[commit.Attempt], bytes], *, check_space: bool = True
+) -> None:
     """Make a folder that stands alone: at every instant there is the old one or the new one.
 
     Args:
         target: its place.
         needed_bytes: about how much will be written.
         fill: writes the files into an attempt, and returns the manifest's bytes.
+        check_space: whether to refuse at once if there is less space.
 
     Raises:
-        ForeignFolderError: the folder is not Holdfast's own; nothing was written.
+        ForeignFolderError: the folder is not Holdfast's own; what it holds is untouched.
     """
     with commit.storage_errors(f"cannot write {target}"):
         store = target.store
         if store.stat(target.path) is None and (previous := catalog.previous_of(target)) is not None:
             store.rename(previous.path, target.path)  # with what somebody has laid beside it
-        foreign = foreign_files(target)
+        foreign_files(target)  # now, so that nothing is written in vain
         commit.make_folders(target.parent)
-        if target.store.stat(target.path) is None:
+        if store.stat(target.path) is None:
             commit.sync_above(target.parent)
         commit.sweep(target.parent, target.name)
-    with commit.attempt(target.parent, target.name, needed_bytes) as attempt:
+    with commit.attempt(target.parent, target.name, needed_bytes, in_advance=check_space) as attempt:
         manifest = fill(attempt)
         with commit.storage_errors(f"cannot take over what lies beside {target}"):
-            for name in foreign:
+            for name in foreign_files(target):  # as it is after the time that writing took
                 copy_file(target / name, attempt.folder / name)
         attempt.commit_alone(target, manifest)
 

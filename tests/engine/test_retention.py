@@ -119,12 +119,12 @@ def test_prune_logs_what_it_cannot_delete_and_goes_on(
         holdfast.save_checkpoint({"w": np.zeros(1)}, run, max_num_checkpoints=None)
     retire = retention.retire
 
-    def failing(folder: Any, label: Any) -> None:
+    def failing(folder: Any, label: Any, *, unless_pinned: bool) -> bool:
         if label == 1:
             raise PermissionError("not allowed")
         if label == 2:
             raise FileNotFoundError("gone")
-        retire(folder, label)
+        return retire(folder, label, unless_pinned=unless_pinned)
 
     monkeypatch.setattr(retention, "retire", failing)
     with caplog.at_level(logging.WARNING):

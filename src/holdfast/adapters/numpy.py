@@ -6,7 +6,7 @@ array, generator or object are *values*, whole: a history that has grown since i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -174,7 +174,7 @@ def scan(state: Any, *, whole_is_model: bool = False) -> Scan:
 
 def _has_parameters(node: Any) -> bool:
     if isinstance(node, Marked):
-        return node.kind == "parameter" or _has_parameters(node.tree)
+        return node.kind == "parameter" or (node.kind != "temporary" and _has_parameters(node.tree))
     if isinstance(node, dict | list | tuple):
         return any(_has_parameters(child) for _, child in _children(node) if isinstance(child, _INNER))
     return False
@@ -238,10 +238,22 @@ class _Scanner:
         return False
 
     def _pass_over(self, tree: Any, name: str) -> None:
-        """Temporaries may be anything: only what could be taken for a variable is noted, so that choosing it is an error."""
-        apart = _Scanner()
-        apart.walk(tree, name, _Mark("temporary", False))
-        self._scan.items += [item for item in apart._scan.items if item.variable.kind == "temporary"]
+        """Temporaries may be anything: only what could be taken for a variable is noted, so that choosing it is an error.
+
+        No method of theirs is called, and what contains itself is walked once.
+        """
+        pending, seen = [(tree, name)], set()
+        while pending:
+            node, name = pending.pop()
+            if isinstance(node, Marked):
+                pending.append((node.tree, name))
+            elif isinstance(node, np.ndarray):
+                if (dtype := dtypes.from_numpy(node.dtype)) is not None:
+                    self._scan.items.append(Item(Variable(name, "temporary", False, dtype, node.shape), node))
+            elif isinstance(node, dict | list | tuple) and id(node) not in seen:
+                seen.add(id(node))
+                children = [(child, _join(name, key)) for key, child in _children(node) if type(key) in (str, int)]
+                pending += reversed(children)
 
     def add_value(self, name: str, value: Any, place: _Place | _InMark, mark: _Mark) -> None:
         try:
@@ -278,6 +290,8 @@ class _Scanner:
                 f"dtype {array.dtype} is not one that the format holds ({', '.join(dtypes.ITEMSIZE)})"
             )
         else:
+            if type(array) is not np.ndarray:
+                array = array.view(np.ndarray)  # the same memory; a matrix, for one, cannot be made flat
             self._scan.items.append(Item(Variable(name, mark.kind, mark.trainable, dtype, array.shape), array, owner))
 
     def _add_object(self, name: str, node: Any, mark: _Mark) -> None:
@@ -337,14 +351,32 @@ def _with_hint(reason: str, value: Any) -> str:
 
 
 def _plain_problem(value: Any) -> str | None:
-    if isinstance(value, Tagged):
-        what = "the state of a random number generator" if value.tag == "$random" else "a variable"
-        return f"the checkpoint has {what} there, the target a plain value"
-    return None
+    tag = next(_tags(value), None)
+    return None if tag is None else f"the checkpoint has {_MEANINGS[tag]} there, the target a plain value"
 
 
 def _object_problem(value: Any) -> str | None:
-    return None if isinstance(value, dict) else "the checkpoint has a plain value there, the target an object"
+    if not isinstance(value, dict):
+        return "the checkpoint has a plain value there, the target an object"
+    if "$random" in _tags(value):
+        return "the checkpoint has the state of a random number generator in it, which no state_dict() can hold"
+    return None
+
+
+_MEANINGS = {"$random": "the state of a random number generator", "$variable": "a variable"}
+
+
+def _tags(value: Any) -> Iterator[str]:
+    """The tags of every `Tagged` in a loaded value; keys cannot be any."""
+    pending = [value]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Tagged):
+            yield node.tag
+        elif isinstance(node, dict):
+            pending += node.values()
+        elif isinstance(node, list | tuple):
+            pending += node
 
 
 def references(value: Any) -> list[str]:

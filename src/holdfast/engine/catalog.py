@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import errno
-import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from holdfast.engine.arguments import whole_number
 from holdfast.engine.commit import list_or_empty
 from holdfast.engine.pause import collection_paused
 from holdfast.errors import CheckpointNotFoundError, FormatError, HoldfastError, StorageError
 from holdfast.format import layout
-from holdfast.format.manifest import M, Manifest, Outline, from_bytes, outline_from_bytes
+from holdfast.format.manifest import HEAD_BYTES, MANIFEST_PREFIX, M, Manifest, Outline, from_bytes, outline_from_bytes
 from holdfast.storage import Location
 
 MAX_JSON_BYTES = 1 << 30
 """A manifest or trainer file above this is refused unread: 5 million variables fit."""
 
 
+_RELISTINGS = 20  # a rotation would have to overtake a reader this often before it says that there is nothing
 _NOT_A_FILE = {errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO}
 
 
@@ -29,21 +30,6 @@ class Found:
     folder: Location
     manifest: Outline
     pinned: bool
-
-
-def whole_number(name: str, value: object) -> int:
-    """An argument as an int; NumPy's integers are taken too.
-
-    Raises:
-        ValueError: it is no whole number from 0 to 2**63 - 1.
-    """
-    try:
-        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = -1
-    if not 0 <= number < 2**63:
-        raise ValueError(f"{name} must be a whole number from 0 to 2**63 - 1, not {value!r}")
-    return number
 
 
 def read_small(location: Location) -> bytes:
@@ -111,6 +97,27 @@ def _read(folder: Location, decode: Callable[[bytes, str], M]) -> M:
     return manifest
 
 
+def record_head(folder: Location) -> bytes:
+    """The first bytes of a folder's manifest, its digest among them: no two saves have the same. Empty if there is none."""
+    try:
+        reader = folder.store.open((folder / layout.MANIFEST).path)
+    except OSError:
+        return b""
+    try:
+        head = bytearray(min(HEAD_BYTES, reader.size))
+        reader.read_into([memoryview(head)], 0)
+        return bytes(head)
+    except OSError:
+        return b""
+    finally:
+        reader.close()
+
+
+def is_checkpoint(folder: Location) -> bool:
+    """Whether a folder itself has the manifest of a save, sound or not; another program's `manifest.json` does not count."""
+    return record_head(folder).startswith(MANIFEST_PREFIX)
+
+
 def candidates(run: Location) -> list[tuple[int, bool]]:
     """(serial, whether it is a folder) of everything that is named like a checkpoint, the newest first; complete or not."""
     found = ((layout.serial_of(entry.name), entry.kind == "folder") for entry in list_or_empty(run))
@@ -119,16 +126,26 @@ def candidates(run: Location) -> list[tuple[int, bool]]:
 
 def complete(run: Location) -> Iterator[Found]:
     """The complete checkpoints of a run, the newest first. Nothing that is incomplete or foreign, and no error for it."""
-    for serial, is_folder in candidates(run):
-        folder = run / layout.checkpoint_folder(serial)
-        if is_folder:
+    found = False
+    for _ in range(_RELISTINGS):
+        vanished = False
+        for serial, is_folder in candidates(run):
+            folder = run / layout.checkpoint_folder(serial)
+            if not is_folder:
+                continue
             try:
                 manifest = read_outline(folder)
             except (CheckpointNotFoundError, FormatError):
-                continue  # but not a StorageError: what cannot be read now is not "no checkpoint"
+                # But not a StorageError: what cannot be read now is not "no checkpoint".
+                vanished |= folder.store.stat(folder.path) is None
+                continue
             if manifest.content != "checkpoint":
                 continue  # somebody moved a folder that stands alone here, under such a name
             yield Found(serial, folder, manifest, folder.store.stat((folder / layout.PINNED).path) is not None)
+            found = True
+        if not vanished or found:
+            return
+        # All that were listed have been rotated out since: newer ones have taken their place.
 
 
 def locate(path: Location, serial: int | None = None) -> tuple[Location, int | None]:
@@ -152,7 +169,7 @@ def locate(path: Location, serial: int | None = None) -> tuple[Location, int | N
     there = store.stat(path.path)
     if there is not None and there.kind != "folder":
         raise CheckpointNotFoundError(f"{path} is no folder, and no checkpoint therefore")
-    if layout.serial_of(path.name) is not None or store.stat((path / layout.MANIFEST).path) is not None:
+    if layout.serial_of(path.name) is not None or is_checkpoint(path):
         return path, layout.serial_of(path.name)
     newest = next(complete(path), None)
     if newest is not None:
@@ -187,4 +204,6 @@ def _others(run: Location) -> str:
             read_outline(run / layout.checkpoint_folder(incomplete[0]))
         except HoldfastError as error:
             return f"checkpoint_{incomplete[0]} cannot be used: {error}"
+    if any(entry.name.endswith(".safetensors") for entry in list_or_empty(run)):
+        return "its safetensors files were not saved by Holdfast; name one of them to read it"
     return "nothing was saved there yet"

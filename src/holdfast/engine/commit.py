@@ -209,14 +209,21 @@ class Attempt:
 
 
 @contextlib.contextmanager
-def attempt(parent: Location, label: str, needed_bytes: int) -> Iterator[Attempt]:
+def attempt(parent: Location, label: str, needed_bytes: int, *, in_advance: bool = True) -> Iterator[Attempt]:
     """An attempt to write into and commit; if it is not committed, whatever happens, nothing of it remains.
+
+    Args:
+        parent: the folder that the checkpoint will be in.
+        label: see `Attempt`.
+        needed_bytes: about how much will be written.
+        in_advance: whether to refuse at once if there is less space.
 
     Raises:
         DiskFullError: there is less space than `needed_bytes`, or it ran out on the way.
         StorageError: the system refused an operation.
     """
-    check_space(parent, needed_bytes)
+    if in_advance:
+        check_space(parent, needed_bytes)
     with disk_full(parent, needed_bytes):
         made = Attempt(parent, label)
         try:
@@ -274,13 +281,27 @@ def list_or_empty(folder: Location) -> list[Entry]:
         return []
 
 
-def retire(folder: Location, label: str | int) -> None:
-    """Delete a checkpoint: it is gone at once and for good, whenever the deletion of its files may end."""
+def retire(folder: Location, label: str | int, *, unless_pinned: bool = False) -> bool:
+    """Delete a checkpoint: it is gone at once and for good, whenever the deletion of its files may end.
+
+    Args:
+        folder: the checkpoint.
+        label: its serial, for the name it has meanwhile.
+        unless_pinned: put it back if somebody has pinned it before it was moved.
+
+    Returns:
+        Whether it is gone.
+    """
     trash = folder.parent / layout.hidden_name(layout.TRASH_PREFIX, label, new_attempt_id())
     store = folder.store
     store.rename(folder.path, trash.path)
+    if unless_pinned and store.stat((trash / layout.PINNED).path) is not None:
+        store.rename(trash.path, folder.path)
+        store.sync_folder(folder.parent.path)
+        return False
     store.sync_folder(folder.parent.path)
     remove_tree(trash)
+    return True
 
 
 def sweep(parent: Location, name: str | None = None) -> None:

@@ -35,7 +35,8 @@ class Rules:
         strict: `"exact"`: both hold the same names; `"subset"`: the target may hold fewer; `"superset"`: it may hold more.
         rename: name in the checkpoint → name in the target: a mapping, in which a key that ends with `.` renames the
             beginning of names, or a function.
-        skip: names, or patterns with `*` and `?`, in the target's naming, that are left alone on both sides.
+        skip: names, or patterns with `*` and `?`, in the target's naming, that are left alone on both sides. What is the
+            name of something is no pattern.
         cast: `"forbid"`: dtypes must be equal; `"widen"`: the checkpoint's may be converted if no value can change;
             `"allow"`: to any dtype, with rounding.
     """
@@ -80,13 +81,8 @@ def match_names(held: Collection[str], wanted: Collection[str], rules: Rules) ->
         ValueError: `rename` gives two variables one name, or names what the checkpoint does not hold.
     """
     target_of = _renamed(held, rules.rename)
-    skip_exact = {name for name in rules.skip if not any(c in name for c in "*?[")}
-    patterns = [name for name in rules.skip if name not in skip_exact]
-
-    def skipped(name: str) -> bool:
-        return name in skip_exact or any(fnmatch.fnmatchcase(name, p) for p in patterns)
-
     if rules.skip:
+        skipped = _skipping({*target_of.values(), *wanted}, rules.skip)
         kept = {name: target for name, target in target_of.items() if not skipped(target)}
         left = tuple(name for name in wanted if skipped(name))
         wanted = [name for name in wanted if not skipped(name)]
@@ -100,6 +96,34 @@ def match_names(held: Collection[str], wanted: Collection[str], rules: Rules) ->
         tuple(name for name in wanted if name not in pairs),
         tuple(name for target, name in source_of.items() if target not in pairs),
     )
+
+
+def _skipping(names: Collection[str], skip: Collection[str]) -> Callable[[str], bool]:
+    exact = {entry for entry in skip if entry in names}
+    patterns = [_glob(entry) for entry in skip if entry not in exact]
+    return lambda name: name in exact or any(fnmatch.fnmatchcase(name, p) for p in patterns)
+
+
+def _glob(entry: str) -> str:
+    return entry.replace("[", "[[]")  # fnmatch knows sets of characters too; here w[0] is a name
+
+
+def check_skip(names: Collection[str], skip: Collection[str]) -> None:
+    """Refuse what would skip nothing: a slip of the pen there loads what was meant to be left alone.
+
+    Args:
+        names: every name of both sides, of variables and of values, in the target's naming.
+        skip: as in `Rules`.
+
+    Raises:
+        ValueError: entries match no name; all of them are named.
+    """
+    held = names if isinstance(names, set | frozenset | dict) else set(names)
+    unused = [e for e in skip if e not in held and not any(fnmatch.fnmatchcase(name, _glob(e)) for name in held)]
+    if unused:
+        raise ValueError(
+            f"skip= names what neither the checkpoint nor the target holds: {', '.join(map(repr, unused))}"
+        )
 
 
 def renaming(held: Collection[str], rename: Rename) -> Callable[[str], str]:

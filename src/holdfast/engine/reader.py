@@ -1,9 +1,11 @@
-"""The read pipeline: threads read blocks straight into their targets, and hash them on the way.
+"""The read pipeline: threads read blocks, hash them, and put them into their targets.
 
 Three ways to read, chosen by looking, not by name:
-    many small variables         one system call reads a run of them, each into its own array
-    large, in the page cache     hashed and copied out of a mapping of the file, in pieces
-    large, on the disk           direct I/O into a staging buffer, hashed and copied from there
+    many small variables         one system call reads a run of them, each straight into its own array
+    large, in the page cache     a block at a time hashed in, and copied out of, a mapping of the file
+    large, on the disk           a block at a time by direct I/O into a staging buffer, hashed and copied from there
+
+A block that is cast or inspected is so in pieces: what that makes of it would else be several times its size, in each thread.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ MEMORY_THREADS = 4  # but no more than cores: what one hashes must still be in i
 SMALL_BYTES = 64 << 10
 RUN_BYTES = 4 << 20
 RUN_LENGTH = 1024
+PIECE_ELEMENTS = 256 << 10  # inspected and cast at a time: 4 MiB of complex numbers at most
 _PAGE = 4096
 _SHORT = "the file is shorter than it was when it was opened"
 
@@ -358,11 +361,14 @@ def _deliver(piece: np.ndarray, block: _Block) -> None:
         np.copyto(block.flat, piece)
         return
     wanted = block.wanted
-    dtype = dtypes.to_numpy(wanted.entry.dtype)
-    if wanted.inspect is not None:
-        wanted.inspect(piece.view(dtype))
-    if wanted.target is not None:
-        arrays.scatter(piece.view(dtype), wanted.target, block.number * BLOCK_BYTES // dtype.itemsize)
+    values = piece.view(dtypes.to_numpy(wanted.entry.dtype))
+    first = block.number * BLOCK_BYTES // values.itemsize
+    for at in range(0, values.size, PIECE_ELEMENTS):
+        part = values[at : at + PIECE_ELEMENTS]
+        if wanted.inspect is not None:
+            wanted.inspect(part)
+        if wanted.target is not None:
+            arrays.scatter(part, wanted.target, first + at)
 
 
 def verify_header(source: Source, file: int) -> bool:

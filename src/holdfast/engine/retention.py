@@ -77,7 +77,8 @@ def prune(run: Location, rules: Rules) -> list[int]:
     for old in reversed(found):
         if old.serial not in kept:
             try:
-                retire(old.folder, old.serial)
+                if not retire(old.folder, old.serial, unless_pinned=True):
+                    continue
             except FileNotFoundError:
                 continue  # another process was faster
             except OSError as error:

@@ -59,12 +59,12 @@ class _Sink:
     """The writer threads and the buffers they share with the producer."""
 
     def __init__(self, total_bytes: int) -> None:
-        # A small save must not pay for 64 MiB of fresh memory.
+        # A small save must not pay for 96 MiB of fresh memory.
         self._allowed = threading.Semaphore(
             max(2, min(buffers.MAX_BUFFERS, -(-total_bytes // buffers.STAGING_BYTES) + 1))
         )
         self._queue: queue.SimpleQueue[tuple[_OpenFile, buffers.Buffer, int, int] | None] = queue.SimpleQueue()
-        self._error: tuple[OSError, str] | None = None
+        self._error: tuple[BaseException, str] | None = None
         self._failed = threading.Event()
         self._files: list[_OpenFile] = []
         self._count = max(1, min(WRITER_THREADS, -(-total_bytes // buffers.STAGING_BYTES)))
@@ -109,11 +109,8 @@ class _Sink:
                         length = -(-length // _PAGE) * _PAGE
                     file.writer.write_at(buffer.view[:length], offset)
                     self.finish(file)
-            except OSError as error:
+            except BaseException as error:  # noqa: BLE001 - raised in the caller's thread, by _raise
                 self._fail(error, file.path)
-            except BaseException as error:  # a fault of ours must not leave the producer waiting for a buffer
-                self._fail(OSError(f"{type(error).__name__}: {error}"), file.path)
-                raise
             finally:
                 self.give(buffer)
 
@@ -124,14 +121,18 @@ class _Sink:
             file.writer.sync()
             file.writer.close()
 
-    def _fail(self, error: OSError, path: str) -> None:
+    def _fail(self, error: BaseException, path: str) -> None:
         self._error = self._error or (error, path)
         self._failed.set()
 
     def _raise(self) -> None:
         if self._error is not None:
             error, path = self._error
-            raise StorageError.of(error, f"cannot write {path}") from error
+            if isinstance(error, OSError):
+                raise StorageError.of(error, f"cannot write {path}") from error
+            if isinstance(error, Exception):  # a store's own fault
+                raise StorageError(f"cannot write {path}: {type(error).__name__}: {error}") from error
+            raise error
 
     def close(self, *, abort: bool) -> None:
         if abort:
@@ -210,7 +211,7 @@ def write_files(folder: Location, plans: Sequence[FilePlan], values: Sequence[np
         meter: told of every step.
 
     Raises:
-        StorageError: the system refused an operation; its `__cause__` is the system's error. Files written so far remain.
+        StorageError: the store refused an operation; its `__cause__` is the store's error. Files written so far remain.
     """
     written = Written([], [(0, 0, 0, ())] * len(values))
     sink = _Sink(sum(plan.size for plan in plans))

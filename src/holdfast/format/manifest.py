@@ -13,14 +13,14 @@ from holdfast.errors import FormatError, VersionError
 from holdfast.format import json, layout
 from holdfast.format.digests import BLOCK_BYTES, block_count, hexdigest
 from holdfast.format.geometry import Box, boxes_problem
-from holdfast.format.safetensors import MAX_DIMENSIONS
+from holdfast.format.safetensors import MAX_DIMENSIONS, is_too_large
 from holdfast.variables import Variable
 
 VERSION = (1, 0)
 MAX_NAME_BYTES = 4096
 
-_PREFIX = b'{"digest":"xxh3-128:'
-_BODY_AT = len(_PREFIX) + 32
+MANIFEST_PREFIX = b'{"digest":"xxh3-128:'
+HEAD_BYTES = len(MANIFEST_PREFIX) + 32
 
 M = TypeVar("M", bound="Manifest")
 Content = Literal["checkpoint", "params", "variables"]
@@ -174,7 +174,7 @@ def to_bytes(manifest: Manifest) -> bytes:
     """The contents of `manifest.json`."""
     parts = {name: getattr(manifest, name) for name in Manifest.__struct_fields__}
     body = b'",' + _encoder.encode(parts)[1:]
-    return _PREFIX + hexdigest(body).encode() + body
+    return MANIFEST_PREFIX + hexdigest(body).encode() + body
 
 
 def from_bytes(data: bytes, path: str) -> Manifest:
@@ -197,10 +197,10 @@ def outline_from_bytes(data: bytes, path: str) -> Outline:
 
 
 def _from_bytes(data: bytes, path: str, decoder: msgspec.json.Decoder[M]) -> M:
-    if not data.startswith(_PREFIX) or data[_BODY_AT : _BODY_AT + 2] != b'",':
+    if not data.startswith(MANIFEST_PREFIX) or data[HEAD_BYTES : HEAD_BYTES + 2] != b'",':
         raise FormatError(f"{path} does not begin like a Holdfast manifest; it is another program's file or damaged")
-    body = memoryview(data)[_BODY_AT:]
-    if hexdigest(body).encode() != data[len(_PREFIX) : _BODY_AT]:
+    body = memoryview(data)[HEAD_BYTES:]
+    if hexdigest(body).encode() != data[len(MANIFEST_PREFIX) : HEAD_BYTES]:
         raise FormatError(
             f"{path} is damaged: its own digest does not match; use another checkpoint or a copy of this one"
         )
@@ -267,6 +267,8 @@ def check_entry(manifest: Manifest, entry: Entry, path: str) -> None:
         raise problem(reason)
     if len(shape) > MAX_DIMENSIONS:
         raise problem(f"{len(shape)} dimensions; at most {MAX_DIMENSIONS} are allowed")
+    if is_too_large(shape, itemsize):
+        raise problem("a shape that no array can have")
     if not entry.chunks:
         raise problem("it has no chunk")
     parameter = entry.kind == "parameter"
@@ -277,7 +279,7 @@ def check_entry(manifest: Manifest, entry: Entry, path: str) -> None:
         start, end = chunk.range
         if not file.header_size <= start <= end <= file.size:  # type: ignore[operator]
             raise problem(f"range {start}..{end} is outside of the data of {file.name} (up to {file.size})")
-        if file.name.startswith("model") != parameter:
+        if layout.is_parameter_file(file.name) != parameter:
             raise problem(f"a {entry.kind} must not stand in {file.name}")
         if (chunk.offset is None) != (chunk.shape is None):
             raise problem("a chunk must have both offset and shape or neither")
@@ -306,7 +308,9 @@ def _is_plain_and_sound(
     (chunk,) = chunks
     nbytes = sizes.get((entry.dtype, shape))
     if nbytes is None:
-        nbytes = sizes[entry.dtype, shape] = math.prod(shape) * ITEMSIZE.get(entry.dtype, -1)
+        itemsize = ITEMSIZE.get(entry.dtype, -1)
+        nbytes = -1 if is_too_large(shape, itemsize) else math.prod(shape) * itemsize
+        sizes[entry.dtype, shape] = nbytes
     start, end = chunk.range
     header_size, size, parameters = data_files.get(chunk.file, (1, 0, False))
     return (

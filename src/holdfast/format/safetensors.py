@@ -18,6 +18,7 @@ from holdfast.format import json
 MAX_HEADER_BYTES = 100_000_000
 MAX_DIMENSIONS = 64
 ALIGNMENT = 4096  # of the data's beginning: direct I/O needs it
+MAX_EXTENT_BYTES = 2**63 - 1
 
 _Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -57,6 +58,11 @@ def build_header(tensors: Iterable[tuple[str, str, tuple[int, ...], int]]) -> by
     if size > MAX_HEADER_BYTES:
         raise FormatError(f"a safetensors header of {size:,} bytes is over the format's limit of {MAX_HEADER_BYTES:,}")
     return size.to_bytes(8, "little") + text.ljust(size)
+
+
+def is_too_large(shape: Iterable[int], itemsize: int) -> bool:
+    """Whether no array of this shape can exist, even an empty one: NumPy multiplies the dimensions that are not 0."""
+    return math.prod(n or 1 for n in shape) * itemsize > MAX_EXTENT_BYTES
 
 
 def header_size(prefix: bytes, file_size: int, path: str) -> int:
@@ -106,6 +112,8 @@ def parse_header(header: bytes, file_size: int, path: str) -> dict[str, Tensor]:
             raise FormatError(
                 f"{path}: tensor {name[:100]!r} at {start}..{stop} overlaps, leaves a hole or does not fit its shape"
             )
+        if start == stop and is_too_large(tensor.shape, itemsize):
+            raise FormatError(f"{path}: tensor {name[:100]!r} has a shape that no array can have")
         end = stop
     if end != file_size - 8 - len(header):
         raise FormatError(f"{path}: the data has {file_size - 8 - len(header):,} bytes, the header describes {end:,}")

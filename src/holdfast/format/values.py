@@ -28,6 +28,7 @@ class Tagged:
 
     tag: str
     value: Any
+    __hash__ = None  # type: ignore[assignment]  # no key of a $dict: arrays and generators cannot be keys
 
 
 class UnsupportedValueError(TypeError):
@@ -140,8 +141,15 @@ def _decode_tag(tag: str, content: Any, what: str) -> Any:
         name, shape, elements = content
         return _array(name, shape, elements, what)
     if tag in _KEPT:
-        return Tagged(tag, decode(content, what))
+        kept = decode(content, what)
+        if not (isinstance(kept, str) if tag == "$variable" else _is_random(kept)):
+            raise FormatError(f"{what}: malformed {tag}")
+        return Tagged(tag, kept)
     raise FormatError(f"{what}: unknown {tag[:40]!r}; a newer Holdfast may have written it")
+
+
+def _is_random(content: Any) -> bool:
+    return isinstance(content, list) and len(content) == 2 and isinstance(content[0], str)
 
 
 def _list(content: Any, what: str) -> list[Any]:

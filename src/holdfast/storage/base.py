@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Literal, NamedTuple, Protocol
 
 
@@ -139,6 +140,9 @@ class Store(Protocol):
 class Location:
     """A path in a store: what every call that takes a path also accepts.
 
+    Raises:
+        ValueError: the path is not absolute; a store's `at` makes it so.
+
     Example:
         >>> from holdfast.storage import MemoryStore
         >>> MemoryStore().at("runs/digits").name
@@ -147,6 +151,10 @@ class Location:
 
     store: Store
     path: str
+
+    def __post_init__(self) -> None:
+        if not self.path.startswith("/"):
+            raise ValueError(f"the path of a Location must be absolute, not {self.path!r}; a store's at() makes it so")
 
     def __truediv__(self, name: str) -> Location:
         return Location(self.store, f"{self.path.rstrip('/')}/{name}")
@@ -163,3 +171,7 @@ class Location:
 
     def __str__(self) -> str:
         return self.path
+
+
+AnyPath = str | PathLike[str] | Location
+"""What every call that takes a path accepts."""

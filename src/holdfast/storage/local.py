@@ -11,10 +11,11 @@ import os
 import stat
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from os import PathLike
 
-from holdfast.storage.base import Buffer, Claim, Entry, Location, Reader, Store, Writer
+from holdfast.storage.base import AnyPath, Buffer, Claim, Entry, Location, Reader, Store, Writer
 
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -125,7 +126,10 @@ class _LocalReader:
         self._fd, self._path, self.size = fd, path, size
         self._direct_fd: int | None = None
         self._map: mmap.mmap | None = None
+        self._can_map = True
         self._lock = threading.Lock()
+        self._open = [fd]
+        weakref.finalize(self, _close_all, self._open).atexit = False  # nobody need close what is only read
 
     def read_into(self, buffers: Sequence[Buffer], offset: int) -> int:
         total, wanted = 0, sum(buffer.nbytes for buffer in buffers)
@@ -167,10 +171,11 @@ class _LocalReader:
                     self._direct_fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | _O_DIRECT) if _O_DIRECT else -1
                 except OSError:
                     self._direct_fd = -1
-                # The name may lead elsewhere by now, if a rotation came between.
-                if self._direct_fd >= 0 and not os.path.samestat(os.fstat(self._direct_fd), os.fstat(self._fd)):
-                    os.close(self._direct_fd)
-                    self._direct_fd = -1
+                if self._direct_fd >= 0:
+                    self._open.append(self._direct_fd)
+                    # The name may lead elsewhere by now, if a rotation came between.
+                    if not os.path.samestat(os.fstat(self._direct_fd), os.fstat(self._fd)):
+                        self._direct_fd = -1
             return self._direct_fd
 
     def is_cached(self, offset: int, length: int) -> bool:
@@ -183,11 +188,16 @@ class _LocalReader:
         if length == 0:
             return memoryview(b"")
         with self._lock:
-            if self._map is None:
-                if os.fstat(self._fd).st_size < offset + length:
-                    raise OSError(errno.EIO, "the file has become shorter", self._path)
-                self._map = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
+            if self._map is None and self._can_map:
+                if os.fstat(self._fd).st_size < self.size:
+                    raise self._shorter()
+                try:
+                    self._map = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
+                except OSError:  # ENODEV, EACCES and others: some file systems, FUSE's among them, have no mappings
+                    self._can_map = False
             mapped = self._map
+        if mapped is None:
+            return self._copy(offset, length)
         # Faults all pages at once, which takes half the time, and turns a disk's error into an exception: touching an
         # unreadable page would kill the process.
         start = offset - offset % mmap.PAGESIZE
@@ -200,29 +210,52 @@ class _LocalReader:
             pass  # no such advice on this system
         return memoryview(mapped)[offset : offset + length]
 
+    def _copy(self, offset: int, length: int) -> memoryview:
+        copy = memoryview(bytearray(length))
+        if self.read_into([copy], offset) < length:
+            raise self._shorter()
+        return copy.toreadonly()
+
+    def _shorter(self) -> OSError:
+        return OSError(errno.EIO, "the file has become shorter", self._path)
+
     def forget(self, offset: int, length: int) -> None:
         start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
         if self._map is not None and offset + length > start:
             self._map.madvise(mmap.MADV_DONTNEED, start, offset + length - start)
 
     def close(self) -> None:
-        numbers, self._fd, self._direct_fd = (self._fd, self._direct_fd), -1, -1  # first: no number is closed twice
+        self._fd = self._direct_fd = -1
         self._map = None  # unmapped with the last view of it
-        for fd in numbers:
-            if fd is not None and fd >= 0:
-                with contextlib.suppress(OSError):  # it was only read from
-                    os.close(fd)
+        _close_all(self._open)
+
+
+def _close_all(numbers: list[int]) -> None:
+    while True:
+        try:
+            fd = numbers.pop()  # first, and at once: no number is closed twice
+        except IndexError:
+            return
+        with contextlib.suppress(OSError):  # it was only read from
+            os.close(fd)
 
 
 class _LocalClaim:
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._owner = os.getpid()
 
     def release(self) -> None:
         fd, self._fd = self._fd, -1
-        if fd >= 0:
-            with contextlib.suppress(OSError):  # the lock is gone whatever close says
-                os.close(fd)
+        if fd < 0:
+            return
+        # A child that was forked meanwhile has the descriptor too, so closing it here would leave the lock; and the child
+        # must not give back what its parent holds.
+        if os.getpid() == self._owner:
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)
+        with contextlib.suppress(OSError):  # the lock is gone whatever close says
+            os.close(fd)
 
 
 def _kind(mode: int) -> str:
@@ -348,8 +381,17 @@ class LocalStore:
         return info.f_bavail * info.f_frsize
 
     def at(self, path: str | PathLike[str]) -> Location:
-        """The location of a path; links in it are followed now, and no longer later."""
-        return Location(self, os.path.realpath(path))
+        """The location of a path; links in it are followed now, and no longer later.
+
+        Raises:
+            ValueError: the path is empty or holds NUL.
+        """
+        text = os.fspath(path)
+        if not text:
+            raise ValueError("a path must not be empty; '.' is the working directory")
+        if "\0" in text:
+            raise ValueError(f"no path can hold NUL, as this one does: {text!r}")
+        return Location(self, os.path.realpath(text))
 
 
 def _entry(name: str, info: os.stat_result) -> Entry:
@@ -366,8 +408,12 @@ def _open_direct(path: str, flags: int) -> tuple[int, bool]:
     return os.open(path, flags & ~os.O_EXCL, 0o666), False
 
 
-def resolve(path: str | PathLike[str] | Location) -> Location:
-    """The location that a caller means by a path."""
+def resolve(path: AnyPath) -> Location:
+    """The location that a caller means by a path.
+
+    Raises:
+        ValueError: the path is empty or holds NUL.
+    """
     return path if isinstance(path, Location) else LocalStore().at(path)
 
 
