@@ -187,7 +187,7 @@ def short(results_data: dict) -> str:
     where = f"{data['machine']['processor']}, {data['machine']['file system']}, {data['date']}"
     return (
         f"{table}\nTime, and share of what the machine itself can do in the same run (% of the limit of the disk or of memory).\n"
-        f"Only Holdfast looks at digests. {where}; [all figures](docs/benchmarks.md).\n"
+        f"Holdfast verifies every digest. {where}; [all figures](docs/benchmarks.md).\n"
     )
 
 

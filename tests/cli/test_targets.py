@@ -51,13 +51,6 @@ def test_target_of_a_checkpoint_of_a_run_is_its_serial(run: str) -> None:
         assert target(text) == expected
 
 
-def test_target_of_a_run_that_is_named_like_a_checkpoint(run: str) -> None:
-    holdfast.save_checkpoint(state_at(0), "checkpoint_5")
-
-    assert target("checkpoint_5") == Target("checkpoint_5", None, "run")
-    assert target("checkpoint_5@0") == Target("checkpoint_5", 0, "run")
-
-
 def test_target_that_stands_alone(run: str) -> None:
     holdfast.save_params(state_at(0), "model")
 

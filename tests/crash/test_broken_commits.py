@@ -204,5 +204,5 @@ def test_parameters_that_are_not_synced_before_the_exchange_are_found_out(scenar
     log = replaced_by_exchange(scenario)
     broken = without_syncs_of(lambda log, _: {o.inode for o in log if isinstance(o, Write)})(log, Tree())
 
-    with pytest.raises(Violation, match=r"do not load|are not those"):
+    with pytest.raises(Violation, match=r"do not load|are not those|are found"):
         violations(scenario, broken, check_the_model)

@@ -95,7 +95,7 @@ def test_hostile_state_of_a_generator_is_refused(name: str, target: Any, kind: s
             if repr(_state(target)) != before:
                 failures.append(f"{what}: the generator was touched")
             continue
-        except Exception as error:  # noqa: BLE001 the point of the test
+        except Exception as error:
             failures.append(f"{what}: {type(error).__name__}: {error}")
             continue
         # Never drawn from here: NumPy reads its buffer at the position that it was given, wherever that is.

@@ -25,9 +25,7 @@ from holdfast.format.digests import BLOCK_BYTES, file_digest, hasher, hexdigest
 from holdfast.format.manifest import File
 from holdfast.storage import Location, Writer
 
-WRITER_THREADS = (
-    4  # on a busy machine 2.4 GB/s with 4 and 12 buffers, 2.2 with 3 and 8, 2.0 with 2 (benchmarks, row "save")
-)
+WRITER_THREADS = 4  # on a busy machine 2.4 GB/s with 4, 2.2 with 3, 2.0 with 2 (docs/design/004-pipelines.md)
 STEP_BYTES = 512 << 10  # copied and hashed at a time: fits the second-level cache; 2.7 GB/s with 1 MiB, 3.0 with this
 SMALL_BYTES = 64 << 10  # arrays up to here are copied in groups: a Python call for each costs more than its bytes
 _PAGE = 4096
@@ -59,7 +57,7 @@ class _Sink:
     """The writer threads and the buffers they share with the producer."""
 
     def __init__(self, total_bytes: int) -> None:
-        # A small save must not pay for 96 MiB of fresh memory.
+        # A small save must not pay for the fresh memory of all buffers.
         self._allowed = threading.Semaphore(
             max(2, min(buffers.MAX_BUFFERS, -(-total_bytes // buffers.STAGING_BYTES) + 1))
         )

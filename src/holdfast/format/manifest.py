@@ -309,7 +309,9 @@ def _is_plain_and_sound(
     nbytes = sizes.get((entry.dtype, shape))
     if nbytes is None:
         itemsize = ITEMSIZE.get(entry.dtype, -1)
-        nbytes = -1 if is_too_large(shape, itemsize) else math.prod(shape) * itemsize
+        nbytes = math.prod(shape) * itemsize
+        if nbytes == 0 and is_too_large(shape, itemsize):
+            nbytes = -1
         sizes[entry.dtype, shape] = nbytes
     start, end = chunk.range
     header_size, size, parameters = data_files.get(chunk.file, (1, 0, False))

@@ -167,15 +167,16 @@ class _LocalReader:
     def _direct(self) -> int:
         with self._lock:
             if self._direct_fd is None:
+                self._direct_fd = -1
                 try:
-                    self._direct_fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | _O_DIRECT) if _O_DIRECT else -1
+                    fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | _O_DIRECT) if _O_DIRECT else -1
                 except OSError:
-                    self._direct_fd = -1
-                if self._direct_fd >= 0:
-                    self._open.append(self._direct_fd)
+                    fd = -1
+                if fd >= 0:
+                    self._open.append(fd)
                     # The name may lead elsewhere by now, if a rotation came between.
-                    if not os.path.samestat(os.fstat(self._direct_fd), os.fstat(self._fd)):
-                        self._direct_fd = -1
+                    if os.path.samestat(os.fstat(fd), os.fstat(self._fd)):
+                        self._direct_fd = fd
             return self._direct_fd
 
     def is_cached(self, offset: int, length: int) -> bool:
