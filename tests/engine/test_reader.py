@@ -15,7 +15,7 @@ import pytest
 
 import holdfast
 from holdfast import CorruptCheckpointError, LocalStore, MemoryStore, StorageError
-from holdfast.engine import reader
+from holdfast.engine import catalog, reader
 from holdfast.format.digests import BLOCK_BYTES
 from holdfast.storage import Location, local
 from support import WrappedStore, flip_bit, read_file, write_file
@@ -246,13 +246,18 @@ def test_file_that_is_cut_off_while_it_is_read_is_damage(saved: Path, name: str,
     assert caught.value.variables == (name,)
 
 
+def source_of(path: Path | Location) -> reader.Source:
+    folder = LocalStore().at(path) if isinstance(path, Path) else path
+    return reader.Source(folder, catalog.read_manifest(folder))
+
+
 def test_file_that_vanished_is_named(saved: Path, tmp_path: Path) -> None:
     path = copy_of(saved, tmp_path / "model")
-    with holdfast.open(path) as checkpoint:
+    with source_of(path) as source:
         (path / "model.safetensors").unlink()
 
         with pytest.raises(StorageError, match="model.safetensors has vanished; was the checkpoint deleted"):
-            checkpoint["small"][:]
+            source.reader(0)
 
 
 def test_file_that_cannot_be_opened_is_named(saved: Path) -> None:
@@ -266,22 +271,19 @@ def test_file_that_cannot_be_opened_is_named(saved: Path) -> None:
 
     store.instead["open"] = refusing
 
-    with (
-        holdfast.open(store.at(saved)) as checkpoint,
-        pytest.raises(StorageError, match="cannot open .*Permission denied") as caught,
-    ):
-        checkpoint["small"][:]
+    with pytest.raises(StorageError, match="cannot open .*Permission denied") as caught:
+        holdfast.open(store.at(saved))
     assert caught.value.errno == errno.EACCES
 
 
 def test_file_of_another_size_is_damage(saved: Path, tmp_path: Path) -> None:
     path = copy_of(saved, tmp_path / "model")
-    with holdfast.open(path) as checkpoint:
+    with source_of(path) as source:
         data = (path / "model.safetensors").read_bytes()
         (path / "model.safetensors").write_bytes(data[:-1])
 
         with pytest.raises(CorruptCheckpointError, match=f"has {len(data) - 1:,} bytes instead of {len(data):,}"):
-            checkpoint["small"][:]
+            source.reader(0)
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
