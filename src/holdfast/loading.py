@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
@@ -33,17 +32,16 @@ from holdfast.errors import (
 from holdfast.format import layout, manifest as manifests
 from holdfast.format.manifest import Entry
 from holdfast.reading import Checkpoint, is_bare, open_whole, read_listed, wanted_chunks
-from holdfast.storage import Location, resolve
+from holdfast.storage import AnyPath, Location, resolve
 from holdfast.variables import Predicate, Variable, is_checkpoint_variable, is_parameter, select
 
 log = logging.getLogger(__name__)
-Path = str | PathLike[str] | Location
 Verify = bool | Literal["before"]
 
 
 def load_params(
     state: Any,
-    path: Path,
+    path: AnyPath,
     *,
     serial: int | None = None,
     strict: Strict = "exact",
@@ -64,7 +62,7 @@ def load_params(
             more, and these are left as they are.
         rename: name in the checkpoint → name in the target, if they differ: a mapping, in which a key that ends with `.` renames
             the beginning of names (`{"model.": ""}`), or a function.
-        skip: names of the target, or patterns with `*` and `?`, that are left alone.
+        skip: names of the target, or patterns with `*` and `?`, that are left alone. Each must match something.
         cast: `"forbid"`: dtypes must be equal; `"widen"`: converted where every value is kept (float16 to float32);
             `"allow"`: to any dtype; numbers may be rounded, but one that would overflow or wrap is an error.
         verify: True checks every digest while reading; `"before"` reads everything once more in advance, so that damage too is
@@ -91,7 +89,7 @@ def load_params(
 
 def load_persistables(
     state: Any,
-    path: Path,
+    path: AnyPath,
     *,
     serial: int | None = None,
     strict: Strict = "exact",
@@ -108,7 +106,7 @@ def load_persistables(
 
 def load_vars(
     state: Any,
-    path: Path,
+    path: AnyPath,
     *,
     predicate: Predicate | None = None,
     vars: Iterable[str | Variable] | None = None,
@@ -137,7 +135,7 @@ def load_vars(
 
 def load_checkpoint(
     state: Any,
-    checkpoint_dir: Path,
+    checkpoint_dir: AnyPath,
     *,
     serial: int | None = None,
     trainer_id: int = 0,
@@ -197,7 +195,7 @@ class _Plan:
 
 def _load(
     found: Scan,
-    path: Path,
+    path: AnyPath,
     serial: int | None,
     predicate: Predicate,
     vars: Iterable[str | Variable] | None,
@@ -213,12 +211,13 @@ def _load(
     chosen = {v.name for v in select(variables, predicate=None if vars is not None else predicate, vars=vars)}
     only = None if vars is None else chosen
     items = [item for item in found.items if item.variable.name in chosen]
+    targets = {item.variable.name for item in found.items} | {value.name for value in found.values}
     with open_whole(path, serial=serial, verify=bool(verify)) as checkpoint:
         verified = checkpoint.verified
         with storage_errors(f"cannot read {checkpoint.path}"):
             if serial is None and checkpoint.serial is not None:
                 _warn_of_newer(resolve(path), checkpoint.serial)
-            entries, rules = _entries(checkpoint, predicate, only, rules, trainer_id)
+            entries, rules = _entries(checkpoint, predicate, only, targets, rules, trainer_id)
             plan = _plan(found, items, entries, checkpoint, rules, trainer_id)
         nbytes = sum(w.chunk.nbytes for w in plan.wanted)
         _check_in_advance(checkpoint.source, plan, trainer_id is not None, verified, verify == "before", progress)
@@ -257,15 +256,22 @@ def _load(
 
 
 def _entries(
-    checkpoint: Checkpoint, predicate: Predicate, only: set[str] | None, rules: match.Rules, trainer_id: int | None
+    checkpoint: Checkpoint,
+    predicate: Predicate,
+    only: set[str] | None,
+    targets: Collection[str],
+    rules: match.Rules,
+    trainer_id: int | None,
 ) -> tuple[list[Entry], match.Rules]:
     """The variables of the checkpoint that the load is about, and the rules with their names checked."""
     manifest = checkpoint.manifest
     if not is_bare(manifest):
         manifests.check(manifest, f"{checkpoint.path}/{layout.MANIFEST}")
-    if rules.rename is not None:
+    if rules.rename is not None or rules.skip:
         names = {entry.name for entry in manifest.variables} | set(checkpoint.trainer(trainer_id or 0)[1])
-        rules = dataclasses.replace(rules, rename=match.renaming(names, rules.rename))
+        rename = match.renaming(names, rules.rename)
+        match.check_skip({*map(rename, names), *targets}, rules.skip)
+        rules = dataclasses.replace(rules, rename=rename)
     if only is None:
         return [entry for entry in manifest.variables if predicate(entry.variable)], rules
     wanted = set(match.match_names([e.name for e in manifest.variables], sorted(only), rules).pairs.values())

@@ -6,7 +6,6 @@ import errno
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any, Literal
 
 from holdfast import runs
@@ -30,7 +29,7 @@ from holdfast.errors import (
 from holdfast.format import layout
 from holdfast.loading import Verify, load_checkpoint
 from holdfast.saving import commit_checkpoint
-from holdfast.storage import Location, resolve
+from holdfast.storage import AnyPath, resolve
 
 log = logging.getLogger(__name__)
 _RELISTINGS = 20
@@ -85,7 +84,7 @@ class CheckpointManager:
 
     def __init__(
         self,
-        checkpoint_dir: str | PathLike[str] | Location,
+        checkpoint_dir: AnyPath,
         *,
         max_to_keep: int | None = 3,
         keep_period: int | None = None,

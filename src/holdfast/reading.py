@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from os import PathLike
 from types import TracebackType
 from typing import Any
 
@@ -21,11 +20,8 @@ from holdfast.format import layout, manifest as manifests, safetensors, values
 from holdfast.format.digests import BLOCK_BYTES, hasher, hexdigest
 from holdfast.format.geometry import Box, overlap, relative, rows_of
 from holdfast.format.manifest import Chunk, Entry, File, Manifest, Outline, UnreadEntry
-from holdfast.storage import Location, resolve
+from holdfast.storage import AnyPath, Location, resolve
 from holdfast.variables import Variable
-
-Path = str | PathLike[str] | Location
-
 
 _REOPENINGS = 20
 
@@ -322,7 +318,7 @@ def read_listed(source: Source, number: int) -> bytes:
     return data
 
 
-def open(path: Path, *, serial: int | None = None, verify: bool = True) -> Checkpoint:
+def open(path: AnyPath, *, serial: int | None = None, verify: bool = True) -> Checkpoint:
     """A checkpoint whose variables are read when asked for, by name and by rows. Needs no permission to write.
 
     Args:
@@ -347,12 +343,12 @@ def open(path: Path, *, serial: int | None = None, verify: bool = True) -> Check
     return _open(path, serial, verify, catalog.read_outline)
 
 
-def open_whole(path: Path, *, serial: int | None, verify: bool) -> Checkpoint:
+def open_whole(path: AnyPath, *, serial: int | None, verify: bool) -> Checkpoint:
     """Like `open`, with the manifest decoded as a whole: half the time for one who is going to read everything."""
     return _open(path, serial, verify, catalog.read_manifest)
 
 
-def _open(path: Path, serial: int | None, verify: bool, read: Callable[[Location], Manifest]) -> Checkpoint:
+def _open(path: AnyPath, serial: int | None, verify: bool, read: Callable[[Location], Manifest]) -> Checkpoint:
     location = resolve(path)
     with storage_errors(f"cannot open {location}"):
         entry = location.store.stat(location.path)

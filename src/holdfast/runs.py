@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from os import PathLike
 
 import msgspec
 
@@ -19,12 +18,10 @@ from holdfast.format.digests import file_digest
 from holdfast.format.values import trainer_from_bytes
 from holdfast.reading import read_listed
 from holdfast.saving import copy_file, replace_folder
-from holdfast.storage import Location, resolve
-
-Path = str | PathLike[str] | Location
+from holdfast.storage import AnyPath, Location, resolve
 
 
-def serials(checkpoint_dir: Path) -> list[int]:
+def serials(checkpoint_dir: AnyPath) -> list[int]:
     """The serials of the complete checkpoints of a run, ascending; empty if there are none. Creates and deletes nothing.
 
     Raises:
@@ -35,7 +32,7 @@ def serials(checkpoint_dir: Path) -> list[int]:
         return sorted(found.serial for found in complete(run))
 
 
-def latest_serial(checkpoint_dir: Path) -> int | None:
+def latest_serial(checkpoint_dir: AnyPath) -> int | None:
     """The serial of the newest complete checkpoint of a run; None if there is none. Creates and deletes nothing.
 
     To resume, use `CheckpointManager.restore`: it does not take checkpoints that cannot be used for none at all.
@@ -49,7 +46,7 @@ def latest_serial(checkpoint_dir: Path) -> int | None:
     return None if newest is None else newest.serial
 
 
-def checkpoints(checkpoint_dir: Path) -> list[Found]:
+def checkpoints(checkpoint_dir: AnyPath) -> list[Found]:
     """The complete checkpoints of a run with their manifests, ascending."""
     run = resolve(checkpoint_dir)
     with storage_errors(f"cannot list {run}"):
@@ -75,7 +72,7 @@ class VerifyReport:
     nbytes: int
 
 
-def verify(path: Path, *, serial: int | None = None, progress: ProgressOption = None) -> VerifyReport:
+def verify(path: AnyPath, *, serial: int | None = None, progress: ProgressOption = None) -> VerifyReport:
     """Check every bit of a checkpoint: manifest, headers, all data, and that they agree.
 
     Args:
@@ -158,7 +155,7 @@ def _compare_header(
         raise FormatError(f"{path}: header and manifest disagree on {', '.join(map(repr, names[:10]))}")
 
 
-def clean_checkpoint(checkpoint_dir: Path, *, delete_dir: bool = False) -> list[int]:
+def clean_checkpoint(checkpoint_dir: AnyPath, *, delete_dir: bool = False) -> list[int]:
     """Delete every checkpoint of a run, pinned ones too, with what dead writers left; returns their serials.
 
     Nothing foreign is touched. Incomplete checkpoints are not deleted either: they may be another program's. Serials begin
@@ -185,7 +182,7 @@ def clean_checkpoint(checkpoint_dir: Path, *, delete_dir: bool = False) -> list[
         return gone
 
 
-def prune(checkpoint_dir: Path, *, keep: int, keep_period: int | None = None) -> list[int]:
+def prune(checkpoint_dir: AnyPath, *, keep: int, keep_period: int | None = None) -> list[int]:
     """Delete all but the newest complete checkpoints of a run, and what dead writers left; returns the deleted serials.
 
     Args:
@@ -207,13 +204,13 @@ def prune(checkpoint_dir: Path, *, keep: int, keep_period: int | None = None) ->
     return gone
 
 
-def _pin_of(checkpoint_dir: Path, serial: int) -> Location:
+def _pin_of(checkpoint_dir: AnyPath, serial: int) -> Location:
     folder, _ = catalog.locate(resolve(checkpoint_dir), serial)
     catalog.read_outline(folder)
     return folder / layout.PINNED
 
 
-def pin(checkpoint_dir: Path, serial: int) -> None:
+def pin(checkpoint_dir: AnyPath, serial: int) -> None:
     """Keep a checkpoint whatever the rules of rotation say, until `unpin`; durable when this returns.
 
     Raises:
@@ -232,7 +229,7 @@ def pin(checkpoint_dir: Path, serial: int) -> None:
         catalog.read_outline(pinned.parent)  # whoever moves it away now sees the pin, and moves it back
 
 
-def unpin(checkpoint_dir: Path, serial: int) -> None:
+def unpin(checkpoint_dir: AnyPath, serial: int) -> None:
     """Let rotation delete a checkpoint again.
 
     Raises:
@@ -247,7 +244,7 @@ def unpin(checkpoint_dir: Path, serial: int) -> None:
         pinned.store.sync_folder(pinned.parent.path)
 
 
-def export(path: Path, out: Path, *, serial: int | None = None) -> list[str]:
+def export(path: AnyPath, out: AnyPath, *, serial: int | None = None) -> list[str]:
     """Make a `save_params` folder out of a checkpoint's parameters: by hard links, where the file system has them.
 
     Args:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from os import PathLike
 from typing import Any
 
 import msgspec
@@ -23,16 +22,15 @@ from holdfast.errors import ForeignFolderError, FormatError, UnsupportedVariable
 from holdfast.format import layout, values
 from holdfast.format.digests import hexdigest
 from holdfast.format.manifest import VERSION, Chunk, Content, Entry, File, Manifest, from_bytes, to_bytes
-from holdfast.storage import Location, resolve
+from holdfast.storage import AnyPath, Location, resolve
 from holdfast.variables import Predicate, Variable, is_checkpoint_variable, is_parameter, select
 
 log = logging.getLogger(__name__)
-Path = str | PathLike[str] | Location
 
 _ENTRY_BYTES = 256  # about what a variable takes in the manifest; only for the guess of the space needed
 
 
-def save_params(state: Any, path: Path, *, progress: ProgressOption = None) -> None:
+def save_params(state: Any, path: AnyPath, *, progress: ProgressOption = None) -> None:
     """Save the parameters of a state, for prediction: durable when this returns, and whole at every instant.
 
     `path` becomes a folder with `model.safetensors` (or several such files and their index) and a manifest. If it holds an
@@ -62,7 +60,7 @@ def save_params(state: Any, path: Path, *, progress: ProgressOption = None) -> N
     _save_alone(path, "params", _selected(found, predicate=is_parameter), progress)
 
 
-def save_persistables(state: Any, path: Path, *, progress: ProgressOption = None) -> None:
+def save_persistables(state: Any, path: AnyPath, *, progress: ProgressOption = None) -> None:
     """Save every array of a state that lives across iterations; like `save_params` in everything else.
 
     Values and random generators are not variables: `save_checkpoint` saves those too.
@@ -73,7 +71,7 @@ def save_persistables(state: Any, path: Path, *, progress: ProgressOption = None
 
 def save_vars(
     state: Any,
-    path: Path,
+    path: AnyPath,
     *,
     predicate: Predicate | None = None,
     vars: Iterable[str | Variable] | None = None,
@@ -97,7 +95,7 @@ def save_vars(
 
 def save_checkpoint(
     state: Any,
-    checkpoint_dir: Path,
+    checkpoint_dir: AnyPath,
     *,
     trainer_id: int = 0,
     trainer_args: Any = None,
@@ -224,7 +222,7 @@ def _selected(
     return [item for item in found.items if item.variable.name in chosen]
 
 
-def _save_alone(path: Path, content: Content, items: list[Item], progress: ProgressOption) -> None:
+def _save_alone(path: AnyPath, content: Content, items: list[Item], progress: ProgressOption) -> None:
     target = resolve(path)
     save = _Save(content, items, {})
     start = time.monotonic()
