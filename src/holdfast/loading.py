@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from holdfast.engine.pause import collection_paused
 from holdfast.engine.progress import ProgressOption, metered
 from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks, verify_header
 from holdfast.engine.report import LoadedVariable, LoadReport
+from holdfast.engine.sharing import Target, sharing_problems
 from holdfast.errors import (
     CastError,
     CheckpointNotFoundError,
@@ -343,7 +344,13 @@ def _plan(
                 entry = by_name[ref]
                 arrays[ref] = np.empty(entry.shape, dtypes.to_numpy(entry.dtype))
                 _want(plan, entry, entry.variable, arrays[ref])
-    problems += _shared_memory(items, plan, by_name)
+    problems += sharing_problems(
+        [
+            Target(item.variable.name, item.array, by_name[plan.names.pairs[item.variable.name]])
+            for item in items
+            if item.owner is None and item.variable.name in plan.names.pairs
+        ]
+    )
     if problems:
         hints = match.hints(plan.names, list(by_name), [i.variable.name for i in items])
         others = {e.name for e in checkpoint.manifest.variables if e.kind != "parameter"} - set(by_name)
@@ -436,72 +443,6 @@ def _values_of(
 
 def _same(a: Any, b: Any) -> bool:
     return repr(a) == repr(b)  # NaN is NaN here, and True is not 1
-
-
-def _shared_memory(items: Sequence[Item], plan: _Plan, by_name: dict[str, Entry]) -> list[Problem]:
-    """Targets that share memory can only be loaded if what goes into them is the same."""
-    if _each_owns_its_memory(items):
-        return []
-    sharing: list[Item] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    for item in items:
-        array = item.array
-        if item.owner is None and array.size and item.variable.name in plan.names.pairs:
-            if array.flags.c_contiguous:
-                lo = array.__array_interface__["data"][0]
-                hi = lo + array.nbytes
-            else:
-                lo, hi = np.lib.array_utils.byte_bounds(array)
-            sharing.append(item)
-            starts.append(lo)
-            ends.append(hi)
-    problems = []
-    active: list[int] = []  # the targets that have begun and not ended yet, in memory
-    for after in np.argsort(np.array(starts, np.uint64), kind="stable").tolist():
-        active = [before for before in active if ends[before] > starts[after]]
-        for before in active:
-            a, b = sharing[before], sharing[after]
-            one, two = (by_name[plan.names.pairs[i.variable.name]] for i in (a, b))
-            if not _tied(a, b, one, two) and not _interleaved(a.array, b.array):
-                text = f"{b.variable.name!r} shares memory with {a.variable.name!r}, but the checkpoint has two values for them"
-                problems.append(Problem("unwritable", b.variable.name, text))
-        active.append(after)
-    return problems
-
-
-def _tied(a: Item, b: Item, one: Entry, two: Entry) -> bool:
-    """Whether two targets are the same memory and will be given the same bytes."""
-    same_place = (
-        a.array.__array_interface__["data"] == b.array.__array_interface__["data"]
-        and a.array.strides == b.array.strides
-        and a.variable.shape == b.variable.shape
-        and a.variable.dtype == b.variable.dtype
-    )
-    blocks = [chunk.blocks for chunk in one.chunks]  # none in a bare file, of which nothing is known
-    same_bytes = one is two or (any(blocks) and blocks == [chunk.blocks for chunk in two.chunks])
-    return same_place and same_bytes and one.dtype == two.dtype
-
-
-def _each_owns_its_memory(items: Sequence[Item]) -> bool:
-    """Whether the arrays belong to as many different owners, as is the rule: then there is nothing to compare."""
-    owners = []
-    for item in items:
-        array: Any = item.array
-        while isinstance(array.base, np.ndarray):
-            array = array.base
-        if array.base is not None:
-            return False  # memory that NumPy did not allocate, and which anybody may have twice
-        owners.append(id(array))
-    return len(set(owners)) == len(items)
-
-
-def _interleaved(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays lie in the same range without sharing an element, as the columns of a matrix do."""
-    try:
-        return not np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
-    except np.exceptions.TooHardError:
-        return False
 
 
 def _check_in_advance(
