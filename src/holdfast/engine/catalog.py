@@ -184,12 +184,15 @@ def locate(path: Location, serial: int | None = None) -> tuple[Location, int | N
 def previous_of(path: Location) -> Location | None:
     """The complete folder that a replacing save has moved aside, if it was cut off before the new one took the name (6.2)."""
     for entry in sorted(list_or_empty(path.parent), key=lambda e: -e.modified):
-        if entry.name.startswith(layout.PREVIOUS_PREFIX) and layout.hidden_label(entry.name) == path.name:
+        if entry.kind != "folder" or not entry.name.startswith(layout.PREVIOUS_PREFIX):
+            continue
+        if layout.hidden_label(entry.name) == path.name:
             try:
-                read_outline(path.parent / entry.name)
+                manifest = read_outline(path.parent / entry.name)
             except HoldfastError:
                 continue
-            return path.parent / entry.name
+            if manifest.content != "checkpoint":
+                return path.parent / entry.name
     return None
 
 
