@@ -146,7 +146,9 @@ def _memory(results: Results) -> str:
 
 def _origin(results: Results) -> str:
     data = results.data
-    rounds = max(c["round"] for c in data["cells"] if c["library"] != "limits") + 1
+    each = {c["workload"]: c["round"] + 1 for c in data["cells"] if c["library"] != "limits"}  # the last one counts
+    fewest, most = min(each.values()), max(each.values())
+    rounds = str(most) if fewest == most else f"{fewest} to {most}"
     machine = "; ".join(f"{key} {value}" for key, value in data["machine"].items())
     versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
     return f"{data['date']}, median (min–max) of {rounds} rounds. {machine}. {versions}."
