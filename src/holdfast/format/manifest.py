@@ -139,10 +139,6 @@ class Manifest(msgspec.Struct, frozen=True):
         """Bytes of all files but the manifest."""
         return sum(f.size for f in self.files)
 
-    def file_named(self, name: str) -> File | None:
-        """The file of this name, if it is listed."""
-        return next((f for f in self.files if f.name == name), None)
-
 
 class Outline(Manifest, frozen=True):
     """A manifest whose variables' chunks are not decoded; `variables` holds an `UnreadEntry` for each."""
