@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -12,6 +12,9 @@ from typer.core import TyperGroup
 from holdfast._version import __version__
 from holdfast.cli.exits import USAGE, guarded
 from holdfast.cli.output import Output, escaped
+
+if TYPE_CHECKING:
+    from holdfast.interop.tensor import Dialect
 
 # Where click's UsageError lives depends on the version of Typer; BadParameter is one, and public.
 USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
@@ -84,7 +87,7 @@ Pinned = Annotated[str, typer.Argument(metavar="DIR@SERIAL", help="A run folder 
 @app.callback(
     invoke_without_command=True,
     help=_help(
-        "Look at checkpoints, verify, compare, prune and export them.",
+        "Look at checkpoints, verify, compare, prune, export and convert them.",
         "\b\nExit status:\n"
         "  0  done; nothing wrong was found\n"
         "  1  a difference or damage was found\n"
@@ -241,3 +244,55 @@ def export(
     from holdfast.cli.export import export
 
     _run(as_json, lambda out: export(path, out_path, out))
+
+
+@app.command(
+    help=_help(
+        "Convert files of Fluid and Paddle to Holdfast, and back.",
+        "What the source is, its content says: a folder with a file per variable, a combined file, a tree of checkpoints, "
+        "a .pdparams file (or what the names of such a pair begin with), a folder of paddle.distributed, or Holdfast's "
+        "own. Nothing in it is executed. Without --to, old files become Holdfast's, and Holdfast's become a folder of "
+        "Fluid. An old checkpoint becomes the next checkpoint of the run DST.",
+        examples=[
+            "convert old-checkpoints runs/digits",
+            "convert model.pdparams model",
+            "convert runs/digits@3 old --to fluid",
+        ],
+    )
+)
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A file or folder, or DIR@SERIAL.")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="The folder, file or run to make.")],
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="FORMAT", help="holdfast, fluid, fluid-combined, fluid-checkpoint or pdparams."),
+    ] = None,
+    serial: Annotated[int | None, typer.Option("--serial", min=0, metavar="N", help="Which checkpoint of SRC.")] = None,
+    program: Annotated[
+        str | None, typer.Option("--program", metavar="FILE", help="The program whose variables a combined file holds.")
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option("--names", metavar="FILE", help="Or the names of these variables, one a line.")
+    ] = None,
+    persistable: Annotated[
+        list[str] | None,
+        typer.Option("--persistable", metavar="GLOB", help="Names that are no parameters; may be given several times."),
+    ] = None,
+    bfloat16: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bfloat16", metavar="NAME", help="An array of a pickle that is bfloat16, stored as uint16; '*': all."
+        ),
+    ] = None,
+    paddle: Annotated[
+        bool, typer.Option("--paddle", help="Write what only Paddle 2 and later read: bfloat16, complex, scalars.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """`holdfast convert`."""
+    from holdfast.cli.convert import convert
+    from holdfast.cli.convert_sources import Hints
+
+    hints = Hints(program, names, persistable or (), bfloat16 or ())
+    dialect: Dialect = "paddle" if paddle else "fluid"
+    _run(as_json, lambda out: convert(source, destination, to, serial, hints, dialect, out))

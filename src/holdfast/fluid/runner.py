@@ -31,7 +31,7 @@ options:
 """
 
 _PYTHON2_LINES = re.compile(
-    r"^\s*(print\s+[^\s=(]|print\s*$|print\s*>>|exec\s+['\"\w]|raise\s+[\w.]+\s*,|except\s+[\w.()\s,]+,\s*\w+\s*:)|`|<>|\b0\d+\b|\bur['\"]"
+    r"^\s*(print\s+[^\s=(]|exec\s+['\"\w]|raise\s+[\w.]+\s*,|except\s+[\w.()\s,]+,\s*\w+\s*:)|`|<>|\b0\d+\b|\bur['\"]"
 )
 _PYTHON2_NAMES = {
     "basestring",
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     script = arguments[0]
     if script.startswith("-"):
         return _refused(f"unknown option {script!r}: options stand before SCRIPT, and there is only --help")
-    path = os.path.abspath(script)
+    path = os.path.join(os.getcwd(), script)  # as Python does it: `..` stays
     try:
         with open(path, "rb") as file:
             source = file.read()
@@ -132,13 +132,17 @@ def _explain_errors(path: str) -> None:
 
 def python2_hint(error: BaseException, script: str) -> str | None:
     """What to do about an error that Python 2 code causes; None if it looks like another."""
-    if not isinstance(error, SyntaxError | NameError | ModuleNotFoundError):
+    if not isinstance(error, SyntaxError | NameError | ModuleNotFoundError | TypeError):
         return None
     if isinstance(error, SyntaxError):
         parens = "Missing parentheses in call to" in (error.msg or "")
         if not (parens or _PYTHON2_LINES.search(error.text or "") or isinstance(error, TabError)):
             return None
         file = error.filename or script
+    elif isinstance(error, TypeError):
+        if "file=<output_stream>" not in str(error):  # what Python says of `print >>file, text`
+            return None
+        file = script
     elif error.name in (_PYTHON2_NAMES if isinstance(error, NameError) else _PYTHON2_MODULES):
         file = script
     else:

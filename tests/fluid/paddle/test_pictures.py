@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.fluid.paddle import archives
 
 from holdfast.errors import FormatError, MissingExtraError
 from holdfast.fluid.paddle.dataset import cifar, image, mnist, uci_housing
-from tests.fluid.paddle import archives
 
 IMAGES = (np.arange(3 * 28 * 28) % 256).reshape(3, 28, 28).astype(np.uint8)
 LABELS = np.array([7, 0, 9], dtype=np.uint8)
@@ -91,7 +91,9 @@ def test_mnist_rejects_damaged_files(home: Path, name: str, data: bytes, complai
 def test_mnist_serves_the_digits_of_scikit_learn_and_says_so(home: Path) -> None:
     from sklearn.datasets import load_digits
 
-    with pytest.warns(UserWarning, match=rf"no MNIST in {home}/mnist; serving scikit-learn's 1797 digits.*train-images"):
+    with pytest.warns(
+        UserWarning, match=rf"no MNIST in {home}/mnist; serving scikit-learn's 1797 digits.*train-images"
+    ):
         training = list(mnist.train()())
     with pytest.warns(UserWarning, match="every fifth"):
         testing = list(mnist.test()())
@@ -108,10 +110,14 @@ def test_mnist_serves_the_digits_of_scikit_learn_and_says_so(home: Path) -> None
     assert max(sample.max() for sample, _ in training) == 1.0
 
 
-def test_mnist_without_files_and_scikit_learn_says_where_to_put_them(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mnist_without_files_and_scikit_learn_says_where_to_put_them(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without(monkeypatch, "sklearn")
 
-    with pytest.raises(FileNotFoundError, match=rf"needs {home}/mnist/train-images-idx3-ubyte\.gz .*install\s+scikit-learn"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"needs {home}/mnist/train-images-idx3-ubyte\.gz .*install\s+scikit-learn"
+    ):
         mnist.train()
 
 
@@ -122,7 +128,8 @@ def cifar_batch(images: np.ndarray, labels: list[int], key: str = "labels") -> b
 def write_cifar10(home: Path, *, train: int = 2) -> np.ndarray:
     images = np.random.default_rng(0).integers(0, 256, (6, 3072), dtype=np.uint8)
     members = {
-        f"cifar-10-batches-py/data_batch_{at + 1}": cifar_batch(images[2 * at : 2 * at + 2], [at, 9]) for at in range(train)
+        f"cifar-10-batches-py/data_batch_{at + 1}": cifar_batch(images[2 * at : 2 * at + 2], [at, 9])
+        for at in range(train)
     }
     members["cifar-10-batches-py/readme.html"] = b"<html>"
     members["cifar-10-batches-py/test_batch"] = cifar_batch(images[4:], [5, 6])
@@ -230,7 +237,9 @@ def test_uci_housing_makes_zeros_of_a_constant_column(home: Path) -> None:
     assert all(features[3] == 0 for features, _ in uci_housing.train()())
 
 
-@pytest.mark.parametrize(("text", "complaint"), [(b"1 2 3", "3 numbers, expected rows of 14"), (b"", "0 numbers"), (b"a", "no number")])
+@pytest.mark.parametrize(
+    ("text", "complaint"), [(b"1 2 3", "3 numbers, expected rows of 14"), (b"", "0 numbers"), (b"a", "no number")]
+)
 def test_uci_housing_rejects_other_files(home: Path, text: bytes, complaint: str) -> None:
     archives.write(home / "uci_housing" / "housing.data", text)
 
@@ -239,7 +248,9 @@ def test_uci_housing_rejects_other_files(home: Path, text: bytes, complaint: str
 
 
 def test_uci_housing_serves_the_wines_of_scikit_learn_and_says_so(home: Path) -> None:
-    with pytest.warns(UserWarning, match=rf"no {home}/uci_housing/housing\.data; serving scikit-learn's 178 wines.*cultivar"):
+    with pytest.warns(
+        UserWarning, match=rf"no {home}/uci_housing/housing\.data; serving scikit-learn's 178 wines.*cultivar"
+    ):
         training = list(uci_housing.train()())
     with pytest.warns(UserWarning, match="178 wines"):
         testing = list(uci_housing.test()())
@@ -250,7 +261,9 @@ def test_uci_housing_serves_the_wines_of_scikit_learn_and_says_so(home: Path) ->
     assert np.abs(np.mean([features for features, _ in training + testing], axis=0)).max() < 1e-12
 
 
-def test_uci_housing_without_file_and_scikit_learn_says_where_to_put_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uci_housing_without_file_and_scikit_learn_says_where_to_put_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without(monkeypatch, "sklearn")
 
     with pytest.raises(FileNotFoundError, match=rf"needs {home}/uci_housing/housing\.data"):
@@ -284,7 +297,11 @@ def test_image_refuses_a_part_larger_than_the_picture(crop) -> None:
 def test_image_without_opencv_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "cv2")
 
-    for call in (lambda: image.resize_short(PICTURE, 2), lambda: image.load_image("x.jpg"), lambda: image.load_image_bytes(b"")):
+    for call in (
+        lambda: image.resize_short(PICTURE, 2),
+        lambda: image.load_image("x.jpg"),
+        lambda: image.load_image_bytes(b""),
+    ):
         with pytest.raises(MissingExtraError, match="pip install opencv-python-headless"):
             call()
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.fluid.paddle import archives
 
 from holdfast.errors import FormatError
 from holdfast.fluid.paddle.dataset import conll05, imdb, imikolov, movielens, sentiment, wmt14, wmt16
-from tests.fluid.paddle import archives
 
 REVIEWS = {
     "aclImdb/train/pos/0_9.txt": b"A good, GOOD film!\n",
@@ -32,13 +32,17 @@ def reviews(request: pytest.FixtureRequest, home: Path) -> Path:
 def test_imdb_numbers_words_by_frequency_and_gives_good_ones_first(reviews: Path) -> None:
     words = imdb.build_dict(re.compile(r"aclImdb/train/(pos|neg)/.*\.txt$"), 0)
 
-    assert dict(words) == {b"good": 0, b"a": 1, b"film": 2, b"bad": 3, b"filmbr": 4, "<unk>": 5}
-    assert list(imdb.train(words)()) == [([1, 0, 0, 2], 0), ([0], 0), ([1, 3, 4], 1)]
-    assert list(imdb.test(words)()) == [([2], 0), ([3, 5], 1)]
+    assert dict(words) == {b"good": 0, b"a": 1, b"bad": 2, b"film": 3, b"filmbr": 4, "<unk>": 5}
+    assert list(imdb.train(words)()) == [([1, 0, 0, 3], 0), ([0], 0), ([1, 2, 4], 1)]
+    assert list(imdb.test(words)()) == [([3], 0), ([2, 5], 1)]
 
 
 def test_imdb_leaves_out_rare_words(reviews: Path) -> None:
-    assert dict(imdb.build_dict(re.compile(r"aclImdb/train/(pos|neg)/.*\.txt$"), 1)) == {b"good": 0, b"a": 1, "<unk>": 2}
+    assert dict(imdb.build_dict(re.compile(r"aclImdb/train/(pos|neg)/.*\.txt$"), 1)) == {
+        b"good": 0,
+        b"a": 1,
+        "<unk>": 2,
+    }
     assert dict(imdb.word_dict()) == {"<unk>": 0}  # no word occurs more than 150 times
 
 
@@ -102,7 +106,9 @@ def test_imikolov_yields_sequences_and_leaves_out_long_ones(treebank: Path) -> N
     assert short == both[1:]
 
 
-@pytest.mark.parametrize(("n", "kind", "complaint"), [(0, 1, "at least one word"), (3, 9, "NGRAM or DataType.SEQ, not 9")])
+@pytest.mark.parametrize(
+    ("n", "kind", "complaint"), [(0, 1, "at least one word"), (3, 9, "NGRAM or DataType.SEQ, not 9")]
+)
 def test_imikolov_refuses_other_arguments(treebank: Path, n: int, kind: int, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         imikolov.train(imikolov.build_dict(0), n, kind)
@@ -188,7 +194,7 @@ def test_sentiment_alternates_bad_and_good_reviews(home: Path) -> None:
 
 
 WMT14 = {
-    "wmt14/train/train": "un chat\ta cat\nrien\nun\ta b\nx".encode() + b" y" * 90 + b"\ttoo long\n",
+    "wmt14/train/train": b"un chat\ta cat\nrien\nun\ta b\nx" + b" y" * 90 + b"\ttoo long\n",
     "wmt14/test/test": b"chat\tcat\n",
     "wmt14/gen/gen": b"un\ta\n",
     "wmt14/src.dict": b"<s>\n<e>\n<unk>\nun\nchat\n",

@@ -50,7 +50,7 @@ def _converted(obj: Any, convert: Callable[[Any], Any], inplace: bool) -> Any:
     return convert(obj)
 
 
-def round(x: float, d: int = 0) -> float:  # noqa: A001 - Paddle's name
+def round(x: float, d: int = 0) -> float:
     """`x` to `d` decimals, halves away from zero as in Python 2."""
     if x == 0.0 or not math.isfinite(x):
         return x

@@ -12,7 +12,7 @@ from holdfast.errors import MissingExtraError
 Picture = np.ndarray[Any, Any]
 
 
-def load_image_bytes(bytes: bytes, is_color: bool = True) -> Picture:  # noqa: A002 - Paddle's name
+def load_image_bytes(bytes: bytes, is_color: bool = True) -> Picture:
     """The picture that these bytes of a file hold: uint8 (height, width, 3) in the order BGR, or (height, width) if not in colour.
 
     Raises:

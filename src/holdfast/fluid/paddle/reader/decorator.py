@@ -24,7 +24,7 @@ PipeReader = Unplanned(
 )
 
 
-class ComposeNotAligned(ValueError):  # noqa: N818 - Paddle's name
+class ComposeNotAligned(ValueError):
     """The readers of a `compose` have different numbers of samples."""
 
 

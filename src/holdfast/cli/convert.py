@@ -1,0 +1,142 @@
+"""`holdfast convert`: old files of Fluid and Paddle into Holdfast's format, and back."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import holdfast
+from holdfast import dtypes
+from holdfast.cli.convert_sources import TABLES, Content, Hints, arrays_of, read
+from holdfast.cli.exits import DONE, UsageError
+from holdfast.cli.output import Output
+from holdfast.cli.texts import count, size, tidy
+from holdfast.errors import ForeignFolderError
+from holdfast.interop import checkpoint_tree, fluid_folder, pdparams
+from holdfast.interop.tensor import Dialect
+
+To = Literal["holdfast", "fluid", "fluid-combined", "fluid-checkpoint", "pdparams"]
+TARGETS = ("holdfast", "fluid", "fluid-combined", "fluid-checkpoint", "pdparams")
+
+
+def convert(
+    source: str, destination: str, to: str | None, serial: int | None, hints: Hints, dialect: Dialect, out: Output
+) -> int:
+    """Convert; what the source is, its content says."""
+    if to is not None and to not in TARGETS:
+        raise UsageError(f"--to {to}: it must be one of {', '.join(TARGETS)}")
+    content = read(source, serial, hints)
+    if not content.variables:
+        raise UsageError(f"{source} holds no variables")
+    chosen = to or ("fluid" if content.kind == "holdfast" else "holdfast")
+    if chosen == "holdfast" and content.kind == "holdfast":
+        raise UsageError(
+            f"{source} is Holdfast's already; copy its folder, or say --to with one of {', '.join(TARGETS[1:])}"
+        )
+    left_out = [*content.left_out]
+    made = _write(content, destination, chosen, dialect, left_out)
+    _report(content, destination, chosen, made, left_out, out)
+    return DONE
+
+
+def _write(content: Content, destination: str, to: str, dialect: Dialect, left_out: list[str]) -> int | None:
+    """Write, and return the serial if there is one."""
+    trainers = content.trainers
+    if to == "holdfast":
+        return _to_holdfast(content, destination, left_out)
+    if to != "fluid-checkpoint" and trainers is not None:
+        left_out += [f"arguments of trainer {k}" for k, arguments in trainers.items() if arguments]
+    if to == "fluid-checkpoint":
+        tables = {n.removeprefix(TABLES): v for n, v in content.variables.items() if n.startswith(TABLES)}
+        rest = {n: v for n, v in content.variables.items() if not n.startswith(TABLES)}
+        arguments = {k: _texts(k, held, left_out) for k, held in (trainers or {0: None}).items()}
+        return checkpoint_tree.write(destination, rest, trainers=arguments, lookup_tables=tables, dialect=dialect)
+    if to == "fluid":
+        fluid_folder.write_variables(destination, content.variables, dialect=dialect)
+    elif to == "fluid-combined":
+        _refuse_existing(destination)
+        folder, name = os.path.split(os.path.abspath(destination))
+        fluid_folder.write_variables(folder, content.variables, filename=name, dialect=dialect)
+    else:
+        _to_pickles(content, destination, dialect)
+    return None
+
+
+def _to_holdfast(content: Content, destination: str, left_out: list[str]) -> int | None:
+    arrays, parameters = arrays_of(content)
+    state = {name: holdfast.parameters(array) if name in parameters else array for name, array in arrays.items()}
+    if content.trainers is not None:
+        left_out += [f"arguments of trainer {k}" for k in content.trainers if k]
+        arguments = content.trainers.get(0)
+        return holdfast.save_checkpoint(state, destination, trainer_args=arguments, max_num_checkpoints=None)
+    if parameters == arrays.keys():
+        holdfast.save_params(state, destination)
+    else:
+        holdfast.save_persistables(state, destination)
+    return None
+
+
+def _texts(trainer: int, arguments: Any, left_out: list[str]) -> dict[str, str]:
+    """A trainer's arguments as Fluid keeps them: text under names."""
+    if arguments is None:
+        return {}
+    if isinstance(arguments, dict) and all(isinstance(name, str) for name in arguments):
+        return {name: str(value) for name, value in arguments.items()}
+    left_out.append(f"arguments of trainer {trainer}: Fluid's are texts under names")
+    return {}
+
+
+def _to_pickles(content: Content, destination: str, dialect: Dialect) -> None:
+    """Parameters into DST.pdparams, the others into DST.pdopt, as Paddle keeps them."""
+    stem = destination.removesuffix(".pdparams")
+    arrays, parameters = arrays_of(content)
+    files = {".pdopt": [n for n in arrays if n not in parameters], ".pdparams": [n for n in arrays if n in parameters]}
+    for ending, names in files.items():
+        if names:
+            _refuse_existing(stem + ending)
+    for ending, names in files.items():
+        if names:
+            pdparams.write(stem + ending, {name: arrays[name] for name in names}, dialect=dialect)
+
+
+def _refuse_existing(path: str) -> None:
+    if os.path.lexists(path):
+        raise ForeignFolderError(f"{path} exists; it is never overwritten. Choose another path or remove it")
+
+
+def _report(content: Content, destination: str, to: str, made: int | None, left_out: list[str], out: Output) -> None:
+    listed = [
+        {
+            "name": name,
+            "kind": "persistable" if name in content.others else "parameter",
+            "dtype": dtypes.from_numpy(value.array.dtype) or str(value.array.dtype),
+            "shape": list(value.array.shape),
+            "bytes": value.array.nbytes,
+        }
+        for name, value in content.variables.items()
+    ]
+    total = sum(value.array.nbytes for value in content.variables.values())
+    path = os.path.abspath(destination)
+    out.document(
+        {
+            "source": os.path.abspath(content.path),
+            "source_kind": content.kind,
+            "source_serial": content.serial,
+            "path": path,
+            "kind": to,
+            "serial": made,
+            "variables": listed,
+            "bytes": total,
+            "left_out": left_out,
+        }
+    )
+    parameters = len(listed) - len(content.others)
+    where, there = _place(os.path.abspath(content.path), content.serial), _place(path, made)
+    held = f"{count(len(listed), 'variable')}, {count(parameters, 'parameter')} among them, {size(total)}"
+    out.line(f"converted {where} ({content.kind}) to {there} ({to}): {held}")
+    for what in left_out:
+        out.line(f"left out: {what}")
+
+
+def _place(path: str, serial: int | None) -> str:
+    return tidy(path) if serial is None else f"{tidy(path)}@{serial}"

@@ -1,0 +1,220 @@
+"""What `holdfast convert` reads: any old file or folder, or a Holdfast checkpoint, as one thing: `Content`."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+import holdfast
+from holdfast.cli.exits import UsageError
+from holdfast.cli.targets import Target, target
+from holdfast.errors import CheckpointNotFoundError
+from holdfast.interop import checkpoint_tree, distcp, fluid_folder, pdparams, pir, program_wire
+from holdfast.interop.arrays import from_arrays, to_arrays
+from holdfast.interop.expected import Expected, Value
+from holdfast.interop.fluid_names import MODEL, not_parameters
+from holdfast.interop.lodtensor import LoDTensor
+from holdfast.interop.recognise import Kind, combined_files, recognise
+
+TABLES = "__lookup_table__/"
+"""How the names of lookup-table shards begin, among the other variables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What the source itself does not say.
+
+    Attributes:
+        program: file with the program whose variables a combined file holds.
+        names: file with their names, one a line.
+        persistable: patterns of names that are no parameters.
+        bfloat16: names of arrays that a pickle holds as uint16 and that are bfloat16; `*` for all.
+    """
+
+    program: str | None = None
+    names: str | None = None
+    persistable: Sequence[str] = ()
+    bfloat16: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a source holds.
+
+    Attributes:
+        kind: of the source: `holdfast`, or what `interop.recognise` says.
+        path: the source.
+        serial: which checkpoint of it.
+        variables: the values.
+        others: names of those that are no parameters.
+        trainers: arguments of each trainer; None if the source is no checkpoint.
+        left_out: what cannot be carried over, for people.
+    """
+
+    kind: str
+    path: str
+    serial: int | None
+    variables: dict[str, Value]
+    others: set[str]
+    trainers: dict[int, Any] | None = None
+    left_out: list[str] = field(default_factory=list)
+
+
+def read(text: str, serial: int | None, hints: Hints) -> Content:
+    """The content of a source, whatever it is.
+
+    Raises:
+        UsageError: it is not recognised, or something is needed that was not given.
+        HoldfastError: it cannot be read.
+    """
+    chosen = target(text)
+    if serial is not None and chosen.serial not in (None, serial):
+        raise UsageError(f"{text} says serial {chosen.serial}, --serial says {serial}")
+    chosen = replace(chosen, serial=serial if chosen.serial is None else chosen.serial)
+    if _is_holdfast(chosen):
+        return _holdfast(chosen)
+    kind: Kind | None = None
+    if chosen.kind != "nothing":
+        kind = recognise(chosen.path)
+    elif os.path.isfile(chosen.path + ".pdparams"):  # Paddle's own way to name the pair of files
+        kind = "pdparams"
+    else:
+        raise CheckpointNotFoundError(f"{chosen.path} does not exist")
+    if kind is None:
+        raise UsageError(f"{chosen.path} is not recognised: it is neither Holdfast's, nor Fluid's, nor Paddle's")
+    if chosen.serial is not None and kind != "fluid-checkpoints":
+        raise UsageError(f"{chosen.path} has no serials")
+    found = _old(kind, chosen, hints)
+    named = {name for name in found.variables if any(fnmatch.fnmatchcase(name, p) for p in hints.persistable)}
+    return replace(found, others=found.others | named)
+
+
+def _is_holdfast(chosen: Target) -> bool:
+    if chosen.kind == "file":
+        return chosen.path.endswith(".safetensors")
+    return chosen.kind == "checkpoint" or (chosen.kind == "run" and bool(holdfast.serials(chosen.path)))
+
+
+def _holdfast(chosen: Target) -> Content:
+    with holdfast.open(chosen.path, serial=chosen.serial) as checkpoint:
+        arrays = checkpoint.read()
+        others = {name for name, variable in checkpoint.variables.items() if variable.kind != "parameter"}
+        whole = checkpoint.manifest.content == "checkpoint"
+        trainer_args, values = checkpoint.trainer()
+        left_out = [f"value {name}" for name in values]
+    variables = from_arrays(arrays)
+    trainers = {0: trainer_args} if whole else None
+    return Content("holdfast", chosen.path, checkpoint.serial, variables, others & set(variables), trainers, left_out)
+
+
+def _old(kind: Kind, chosen: Target, hints: Hints) -> Content:
+    path = chosen.path
+    match kind:
+        case "fluid-checkpoints" | "fluid-checkpoint":
+            alone = kind == "fluid-checkpoint"
+            found = checkpoint_tree.read_folder(path) if alone else checkpoint_tree.read(path, chosen.serial)
+            tables = {TABLES + name: value for name, value in found.lookup_tables.items()}
+            others = not_parameters(found.variables) | set(tables)
+            return Content(kind, path, found.serial, found.variables | tables, others, dict(found.trainers))
+        case "pdparams":
+            return _pickled(path, hints)
+        case "paddle-distributed":
+            return _named(kind, path, _plain(distcp.read(path)))
+        case "program" | "pir-program":
+            raise UsageError(
+                f"{path} is a program, without values. Give the files of its variables, and it as --program"
+            )
+        case "fluid-variables":
+            return _named(kind, path, fluid_folder.read_variables(path))
+        case "fluid-tensor":
+            folder, name = os.path.split(os.path.abspath(path))
+            return _named(kind, path, fluid_folder.read_variables(folder, [name], expected={}))
+        case "fluid-model" | "fluid-combined":
+            return _with_program(kind, path, hints)
+
+
+def _plain(arrays: dict[str, np.ndarray]) -> dict[str, Value]:
+    return {name: LoDTensor(array) for name, array in arrays.items()}
+
+
+def _named(kind: Kind, path: str, variables: dict[str, Value]) -> Content:
+    return Content(kind, path, None, variables, not_parameters(variables))
+
+
+def _pickled(path: str, hints: Hints) -> Content:
+    """One pickle, or Paddle's pair of them by what their names begin with."""
+    files = [path] if os.path.isfile(path) else [path + ending for ending in (".pdparams", ".pdopt")]
+    variables: dict[str, Value] = {}
+    others: set[str] = set()
+    left_out: list[str] = []
+    for file in files:
+        if not os.path.isfile(file):
+            continue
+        found = pdparams.read(file, bfloat16="all" if "*" in hints.bfloat16 else ())
+        marked = [name for name in hints.bfloat16 if name in found.arrays]
+        if marked:
+            found = pdparams.read(file, bfloat16=marked)
+        if twice := sorted(found.arrays.keys() & variables.keys()):
+            raise UsageError(f"{files[0]} and {file} both hold {', '.join(twice)}; convert them one by one")
+        variables |= _plain(found.arrays)
+        if file.endswith(".pdopt"):
+            others |= found.arrays.keys()
+        left_out += [f"value {name}" for name in found.values]
+        if any(name != variable for name, variable in found.structured_names.items()):
+            left_out.append(f"the names of variables in {os.path.basename(file)}")
+    return Content("pdparams", path, None, variables, others | not_parameters(variables), None, left_out)
+
+
+def _with_program(kind: Kind, path: str, hints: Hints) -> Content:
+    """A combined file, or a folder with a program: the program or a list says which variables there are."""
+    folder, file = (path, None) if os.path.isdir(path) else os.path.split(os.path.abspath(path))
+    if file is None and kind == "fluid-combined":
+        found = combined_files(folder)
+        if len(found) != 1:
+            raise UsageError(f"{path} holds {len(found)} combined files ({', '.join(found)}); name one of them")
+        file = found[0]
+    expected, marked = _expected(folder, file, hints)
+    if file is None and expected is not None and not all(os.path.isfile(os.path.join(folder, n)) for n in expected):
+        found = combined_files(folder)
+        file = found[0] if len(found) == 1 else None
+    if file is not None and expected is None:
+        raise UsageError(
+            f"{os.path.join(folder, file)} is a combined file, which has no names in it; give --program (__model__, .pdmodel "
+            "or .json of the program that saved it) or --names (a file with all names, one a line)"
+        )
+    variables = fluid_folder.read_variables(folder, None, filename=file, expected=expected)
+    return Content(kind, path, None, variables, not_parameters(variables) | marked)
+
+
+def _expected(folder: str, file: str | None, hints: Hints) -> tuple[dict[str, Expected] | None, set[str]]:
+    """What is expected, and the names of it that are known to be no parameters."""
+    if hints.names is not None:
+        try:
+            with open(hints.names, encoding="utf-8") as lines:
+                return {name: Expected() for line in lines if (name := line.rstrip("\r\n"))}, set()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the names in {hints.names}: {error}") from error
+    stem = None if file is None else os.path.join(folder, os.path.splitext(file)[0])
+    beside = [os.path.join(folder, MODEL)] + ([] if stem is None else [stem + ".pdmodel", stem + ".json"])
+    program = hints.program or next((name for name in beside if os.path.isfile(name)), None)
+    if program is None:
+        return None, set()
+    kind = recognise(program)
+    if kind == "pir-program":
+        return pir.parameters(program), set()
+    desc = program_wire.read_file(program)
+    marks = {var.name: var.is_parameter for block in desc.blocks for var in block.vars}
+    expected = desc.persistables()
+    # Paddle 2 and later mark parameters; if nothing is marked, names must do.
+    return expected, {n for n in expected if not marks[n]} if any(marks.values()) else set()
+
+
+def arrays_of(content: Content) -> tuple[dict[str, np.ndarray], set[str]]:
+    """All values as arrays, and the names of those that are parameters."""
+    arrays = to_arrays(content.variables)
+    return arrays, set(content.variables) - content.others

@@ -1,0 +1,1 @@
+"""Old formats, held against what real Fluid and Paddle wrote."""
