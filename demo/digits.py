@@ -1,13 +1,13 @@
-"""Train a small neural network on handwritten digits, in a way that survives any crash.
+"""Train a convolutional network on handwritten digits, in a way that survives any crash.
 
     python demo/digits.py runs/digits
 
-Run it again after a crash and it goes on from the newest complete checkpoint. All that Holdfast needs of a training
-script is in `new_state` and `train`; the rest is ordinary NumPy.
+Run it again after a crash and it goes on from the newest complete checkpoint. The calls are those of the PaddlePaddle
+Fluid guide; digits_numpy.py beside it does the same with plain NumPy arrays.
 """
 
 import sys
-from itertools import pairwise
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,114 +15,76 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
 
-import holdfast
+import holdfast.fluid as fluid
 
-EPOCHS, BATCH = 30, 32
-Layers = list[dict[str, npt.NDArray[np.float32]]]
+EPOCHS, BATCH = 12, 32
 
 
-def new_state(seed: int = 0) -> dict[str, Any]:
-    """Everything that the training remembers from one epoch to the next, and nothing else."""
-    rng = np.random.default_rng(seed)
-    layers = new_layers(rng)
-    return {"model": holdfast.parameters(layers), "optimizer": Adam(layers), "rng": rng, "epoch": 0}
+def build() -> tuple[fluid.Program, fluid.Program, fluid.Variable, fluid.Variable]:
+    """The training program, the startup program, and in the former the probabilities (rows, 10) and the loss."""
+    main, startup = fluid.Program(), fluid.Program()
+    main.random_seed = startup.random_seed = 1
+    with fluid.program_guard(main, startup), fluid.unique_name.guard():
+        image = fluid.layers.data("image", [1, 8, 8])
+        label = fluid.layers.data("label", [1], dtype="int64")
+        hidden = fluid.layers.conv2d(image, num_filters=32, filter_size=3, padding=1, bias_attr=False)
+        hidden = fluid.layers.batch_norm(hidden, act="relu")
+        hidden = fluid.layers.pool2d(hidden, pool_size=2, pool_stride=2, pool_type="max")
+        hidden = fluid.layers.dropout(fluid.layers.fc(hidden, 256, act="relu"), 0.3)
+        prediction = fluid.layers.fc(hidden, 10, act="softmax")
+        loss = fluid.layers.mean(fluid.layers.cross_entropy(prediction, label))
+        rate = fluid.layers.exponential_decay(0.002, decay_steps=44, decay_rate=0.85)
+        fluid.optimizer.Adam(rate).minimize(loss)
+    return main, startup, prediction, loss
 
 
 def train(folder: Path) -> None:
     """Train until the last epoch, with a checkpoint after each; go on from the newest one if there is any."""
-    state = new_state()
-    manager = holdfast.CheckpointManager(folder / "checkpoints", max_to_keep=3)
-    try:
-        report = manager.restore(state)
-        print(f"going on from {Path(report.path).name}, after epoch {report.step}")
-    except holdfast.CheckpointNotFoundError:
-        print("starting with epoch 1")
+    main, startup, prediction, loss = build()
+    exe, checkpoints = fluid.Executor(fluid.CPUPlace()), str(folder / "checkpoints")
+    exe.run(startup)
+    serial, first = fluid.io.get_latest_checkpoint_serial(checkpoints), 0
+    if serial >= 0:
+        fluid.io.load_checkpoint(exe, checkpoints, serial, main)
+        (done,) = fluid.io.load_trainer_args(checkpoints, serial, 0, ["epoch_id"])
+        print(f"going on from checkpoint_{serial}, after epoch {done}")
+        first = done + 1
+    else:
+        print("starting with epoch 0")
 
-    layers, optimizer = state["model"].tree, state["optimizer"]
-    images, labels, test_images, test_labels = digits()
-    while state["epoch"] < EPOCHS:
-        for rows in np.array_split(state["rng"].permutation(len(labels)), len(labels) // BATCH):
-            optimizer.update(layers, gradients(layers, images[rows], labels[rows]))
-        state["epoch"] += 1
-        accuracy = float(np.mean(predict(layers, test_images) == test_labels))
-        manager.save(state, step=state["epoch"], metrics={"accuracy": accuracy})
+    images, labels, _, _ = digits()
+    for epoch in range(first, EPOCHS):
+        # The order depends on the epoch alone, so a resumed epoch has the same.
+        order = np.random.default_rng(epoch).permutation(len(labels))
+        losses = [
+            exe.run(main, feed={"image": images[rows], "label": labels[rows]}, fetch_list=[loss])[0].item()
+            for rows in np.array_split(order, len(order) // BATCH)
+        ]
+        arguments = {"epoch_id": epoch, "losses": losses}
+        fluid.io.save_checkpoint(exe, checkpoints, 0, arguments, main, max_num_checkpoints=3)
 
-    holdfast.save_params(state, folder / "model")  # the parameters alone: all that prediction needs
-
-
-def digits() -> tuple[npt.NDArray[Any], ...]:
-    """Images (rows, 64) float32 in [0, 1] and labels (rows,) to learn from; then images and labels to test on."""
-    data = load_digits()
-    images, labels, learn = (data.data / 16).astype(np.float32), data.target, len(data.target) * 4 // 5
-    return images[:learn], labels[:learn], images[learn:], labels[learn:]
-
-
-def new_layers(rng: np.random.Generator, sizes: tuple[int, ...] = (64, 256, 128, 10)) -> Layers:
-    """The layers of a perceptron with random weights."""
-    return [
-        {
-            "weight": rng.normal(0, np.sqrt(2 / rows), (rows, columns)).astype(np.float32),
-            "bias": np.zeros(columns, np.float32),
-        }
-        for rows, columns in pairwise(sizes)
-    ]
+    fluid.io.save_inference_model(str(folder / "model"), ["image"], [prediction], exe, main)
 
 
-def forward(layers: Layers, images: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-    """What goes into each layer, and last the scores (rows, 10) that come out."""
-    values = [images]
-    for layer in layers:
-        values.append(values[-1] @ layer["weight"] + layer["bias"])
-        if layer is not layers[-1]:
-            np.maximum(values[-1], 0, out=values[-1])
-    return values
-
-
-def predict(layers: Layers, images: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
-    """The most likely digit for each image."""
-    labels: npt.NDArray[np.intp] = forward(layers, images)[-1].argmax(axis=1)
+def predict(folder: Path, images: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+    """The most likely digit for each image, by the model that `train` has left."""
+    exe = fluid.Executor(fluid.CPUPlace())
+    with fluid.scope_guard(fluid.Scope()):
+        program, feeds, targets = fluid.io.load_inference_model(str(folder / "model"), exe)
+        (scores,) = exe.run(program, feed={feeds[0]: images}, fetch_list=targets)
+    labels: npt.NDArray[np.intp] = scores.argmax(axis=1)
     return labels
 
 
-def gradients(layers: Layers, images: npt.NDArray[np.float32], labels: npt.NDArray[np.intp]) -> Layers:
-    """The gradient of the mean cross-entropy, by backpropagation; shaped like the layers."""
-    *inputs, scores = forward(layers, images)
-    error = np.exp(scores - scores.max(axis=1, keepdims=True))
-    error /= error.sum(axis=1, keepdims=True)
-    error[np.arange(len(labels)), labels] -= 1
-    error /= len(labels)
-    grads: Layers = []
-    for layer, value in zip(reversed(layers), reversed(inputs), strict=True):
-        grads.insert(0, {"weight": value.T @ error, "bias": error.sum(axis=0)})
-        error = (error @ layer["weight"].T) * (value > 0)
-    return grads
-
-
-class Adam:
-    """Adam under a cosine schedule. `state_dict` and `load_state_dict` are what makes it part of a state."""
-
-    def __init__(self, layers: Layers, rate: float = 0.002, steps: int = 44 * EPOCHS) -> None:
-        self.rate, self.steps, self.step = rate, steps, 0
-        self.mean: Layers = [{name: np.zeros_like(array) for name, array in layer.items()} for layer in layers]
-        self.square: Layers = [{name: np.zeros_like(array) for name, array in layer.items()} for layer in layers]
-
-    def update(self, layers: Layers, grads: Layers) -> None:
-        """Move the layers one step, in place."""
-        rate = self.rate * (1 + np.cos(np.pi * self.step / self.steps)) / 2
-        self.step += 1
-        rate *= np.sqrt(1 - 0.999**self.step) / (1 - 0.9**self.step)
-        for layer, grad, mean, square in zip(layers, grads, self.mean, self.square, strict=True):
-            for name, array in layer.items():
-                mean[name] += 0.1 * (grad[name] - mean[name])
-                square[name] += 0.001 * (grad[name] ** 2 - square[name])
-                array -= (float(rate) * mean[name] / (np.sqrt(square[name]) + 1e-8)).astype(np.float32)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "mean": self.mean, "square": self.square}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step, self.mean, self.square = state["step"], state["mean"], state["square"]
+def digits() -> tuple[npt.NDArray[Any], ...]:
+    """Images (rows, 1, 8, 8) float32 in [0, 1] and labels (rows, 1) to learn from; then images and labels to test on."""
+    data = load_digits()
+    order = np.random.default_rng(0).permutation(len(data.target))
+    images = (data.images[order] / 16).astype(np.float32)[:, None]
+    labels, learn = data.target[order].reshape(-1, 1).astype(np.int64), len(images) * 4 // 5
+    return images[:learn], labels[:learn], images[learn:], labels[learn:]
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("error", fluid.HazardWarning)
     train(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/digits"))

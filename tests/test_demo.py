@@ -21,7 +21,7 @@ def test_demo_tells_its_story_to_the_end() -> None:
 
 
 def test_demo_gradients_agree_with_finite_differences() -> None:
-    import digits  # here, since scikit-learn takes a second to import
+    import digits_numpy as digits  # here, since scikit-learn takes a second to import
 
     rng = np.random.default_rng(7)
     layers = [

@@ -109,7 +109,7 @@ def test_links_of_the_page_lead_somewhere(page: Path) -> None:
 
 
 def test_readme_and_guide_show_something_to_run() -> None:
-    for name in ("README.md", "docs/guide.md"):
+    for name in ("README.md", "docs/guide-core.md"):
         languages = [block.language for block in blocks((ROOT / name).read_text(encoding="utf-8"))]
 
         assert "python" in languages, name

@@ -77,7 +77,7 @@ def every_kind_of_value() -> dict[str, Any]:
 
 
 def flat(state: Any, name: str = "") -> dict[str, np.ndarray]:
-    """The arrays of a state by name, as docs/guide.md says that they are named."""
+    """The arrays of a state by name, as docs/guide-core.md says that they are named."""
     state = getattr(state, "tree", state)
     if isinstance(state, np.ndarray):
         return {name: state}

@@ -59,7 +59,7 @@ _NUMPY: dict[VarType, np.dtype] = {
     VarType.COMPLEX64: np.dtype(np.complex64),
     VarType.COMPLEX128: np.dtype(np.complex128),
 }
-_FROM_NUMPY: dict[VarType, np.dtype] = {dtype: kind for kind, dtype in _NUMPY.items()}
+_FROM_NUMPY: dict[np.dtype, VarType] = {dtype: kind for kind, dtype in _NUMPY.items()}
 
 
 def to_vartype(dtype: Any) -> VarType:

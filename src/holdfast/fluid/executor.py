@@ -18,6 +18,7 @@ from holdfast.fluid.core import CPUPlace, Place, to_numpy
 from holdfast.fluid.feeding import Expected, checked_feed
 from holdfast.fluid.framework import RANDOM_STATE, Program, Variable, default_main_program
 from holdfast.fluid.lowering import Analysis, analyse, lower
+from holdfast.fluid.profiler import record
 from holdfast.fluid.scope import LoDTensor, Scope, ScopeVariable, global_scope
 
 __all__ = ["Executor", "global_scope"]
@@ -136,7 +137,7 @@ class Executor:
         feed = _joined(feed)
         for feeder in feeders:
             feed = {**feed, **feeder.next_feed(feed)}
-        with jax.enable_x64(True), self._on_device():
+        with record("Executor.run"), jax.enable_x64(True), self._on_device():
             return self._run(program, feed, fetches, scope, devices, return_numpy, overwrite_loaded)
 
     def _on_device(self) -> Any:
@@ -164,7 +165,7 @@ class Executor:
         cache = self._compiled.get(program)
         if cache is None:
             cache = self._compiled[program] = {}
-        key = (program.version, fetches, tuple(feed), id(scope), devices if devices is None else tuple(devices))
+        key = (program.version, fetches, tuple(sorted(feed)), id(scope), devices if devices is None else tuple(devices))
         compiled = cache.get(key)
         if compiled is None or compiled.program is not program:
             compiled = cache[key] = _compile(program, feed, fetches, scope)

@@ -62,6 +62,7 @@ class Variable:
         persistable: whether it lives across runs. Setting it makes a temporary one that does.
         stop_gradient: whether gradients end here.
         is_data: whether it is fed.
+        error_clip: a rule of `fluid.clip` for its gradient.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Variable:
         self.stop_gradient = stop_gradient
         self.is_data = is_data
         self.op: Operator | None = None
+        self.error_clip: Any = None
         if initializer is not None:
             initializer(self, block)
 
@@ -110,6 +112,12 @@ class Variable:
     def set_shape(self, shape: Sequence[int]) -> None:
         """Say what the shape is, where the program knows better."""
         self.shape = tuple(shape)
+
+    def set_error_clip(self, error_clip: Any) -> None:
+        """Limit the gradient of this variable by a rule such as `ErrorClipByValue`; call it before `minimize`."""
+        self.error_clip = error_clip
+
+    _set_error_clip = set_error_clip
 
     def to_string(self, throw_on_error: bool = False, with_details: bool = False) -> str:
         """The variable as a line of text."""

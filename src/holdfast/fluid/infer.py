@@ -81,6 +81,8 @@ def infer(op: Operator) -> None:
     attrs = tuple(sorted((k, _frozen(v)) for k, v in registry.arguments(definition, op.attrs).items()))
     try:
         results = _evaluate(op.type, tuple(inputs), attrs)
+    except registry.ValueDependentShape:
+        return  # the layer has said what is known
     except Exception as error:
         shown = ", ".join(f"{n} {_text(op.block.find(n))}" for n in op.input_arg_names)
         raise ValueError(f"operator {op.type} does not fit its inputs ({shown}): {error}") from error

@@ -17,7 +17,7 @@ from holdfast.fluid.framework import (
     default_main_program,
     default_startup_program,
 )
-from holdfast.fluid.initializer import Constant, XavierInitializer
+from holdfast.fluid.initializer import Constant, XavierInitializer, global_initializer
 from holdfast.fluid.param_attr import ParamAttr
 
 
@@ -96,7 +96,7 @@ class LayerHelper:
         attr = copy.copy(attr)
         if attr.name is None:
             attr.name = unique_name.generate(f"{self.name}.{'b' if is_bias else 'w'}")
-        initializer = attr.initializer or default_initializer
+        initializer = attr.initializer or global_initializer(is_bias) or default_initializer
         if initializer is None:
             kind = to_vartype(dtype)
             if not is_floating(kind):

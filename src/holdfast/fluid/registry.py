@@ -19,6 +19,13 @@ from typing import Any, TypeVar
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class ValueDependentShape(ValueError):
+    """The shape of what an operator gives depends on values that are known at run time only.
+
+    While a program is built, its layer says what is known of the shape; in a run, XLA cannot compile it.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """A named group of an operator's inputs or outputs."""

@@ -1,5 +1,47 @@
 """The operators, as small pure functions of JAX arrays; importing this registers all of them."""
 
-from holdfast.fluid.ops import math, random, tensor, update
+from holdfast.fluid.ops import (
+    activation,
+    compare,
+    conv,
+    debug,
+    dropout,
+    elementwise,
+    embedding,
+    image,
+    index,
+    known,
+    loss,
+    metric,
+    norm,
+    pool,
+    random,
+    reduce,
+    schedule,
+    shape,
+    tensor,
+    update,
+)
 
-__all__ = ["math", "random", "tensor", "update"]
+__all__ = [
+    "activation",
+    "compare",
+    "conv",
+    "debug",
+    "dropout",
+    "elementwise",
+    "embedding",
+    "image",
+    "index",
+    "known",
+    "loss",
+    "metric",
+    "norm",
+    "pool",
+    "random",
+    "reduce",
+    "schedule",
+    "shape",
+    "tensor",
+    "update",
+]

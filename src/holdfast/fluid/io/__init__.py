@@ -1,0 +1,63 @@
+"""`fluid.io`: saving and loading of a program's variables, checkpoints and models for prediction."""
+
+from holdfast.fluid.io.checkpoints import (
+    clean_checkpoint,
+    get_latest_checkpoint_serial,
+    load_checkpoint,
+    load_persist_vars_without_grad,
+    load_trainer_args,
+    save_checkpoint,
+    save_persist_vars_without_grad,
+)
+from holdfast.fluid.io.held import UnsavableError
+from holdfast.fluid.io.inference import (
+    ScopeConflictError,
+    get_inference_program,
+    load_inference_model,
+    save_inference_model,
+)
+from holdfast.fluid.io.selecting import (
+    get_program_parameter,
+    get_program_persistable_vars,
+    is_belong_to_optimizer,
+    is_checkpoint_variable,
+    is_parameter,
+    is_persistable,
+)
+from holdfast.fluid.io.sources import saved_names
+from holdfast.fluid.io.variables import (
+    load_params,
+    load_persistables,
+    load_vars,
+    save_params,
+    save_persistables,
+    save_vars,
+)
+
+__all__ = [
+    "ScopeConflictError",
+    "UnsavableError",
+    "clean_checkpoint",
+    "get_inference_program",
+    "get_latest_checkpoint_serial",
+    "get_program_parameter",
+    "get_program_persistable_vars",
+    "is_belong_to_optimizer",
+    "is_checkpoint_variable",
+    "is_parameter",
+    "is_persistable",
+    "load_checkpoint",
+    "load_inference_model",
+    "load_params",
+    "load_persist_vars_without_grad",
+    "load_persistables",
+    "load_trainer_args",
+    "load_vars",
+    "save_checkpoint",
+    "save_inference_model",
+    "save_params",
+    "save_persist_vars_without_grad",
+    "save_persistables",
+    "save_vars",
+    "saved_names",
+]
