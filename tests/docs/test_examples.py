@@ -148,3 +148,12 @@ def test_a_block_is_left_out_only_by_a_marker_with_a_reason(workplace: Path) -> 
     for above in ("", "<!-- not executed: -->\n", "<!-- not executed: needs a GPU -->\n\n"):
         with pytest.raises(RuntimeError):
             run_page(above + block, "page.md")
+
+
+def test_the_guide_shows_the_same_examples_in_both_languages() -> None:
+    english, chinese = (
+        list(blocks((ROOT / "docs" / name).read_text(encoding="utf-8"))) for name in ("guide.md", "guide.zh-CN.md")
+    )
+
+    assert [block.text for block in english] == [block.text for block in chinese]
+    assert len(english) > 8

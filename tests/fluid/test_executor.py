@@ -342,6 +342,16 @@ def test_training_on_does_not_forget_that_a_variable_was_loaded(trained):
         exe.run(startup)
 
 
+def test_a_program_that_computes_a_persistable_anew_in_every_run_may_do_so_after_a_load(trained):
+    main, startup, exe, _, loss = trained
+    kept = main.global_block().create_var(name="kept", shape=[1], dtype="float32", persistable=True)
+    main.global_block().append_op("assign", {"X": [loss]}, {"Out": [kept]})
+    fluid.global_scope().var("kept").loaded_from = "model"
+    (seen,) = exe.run(main, feed=batch(), fetch_list=[loss])
+
+    np.testing.assert_array_equal(np.array(fluid.global_scope().find_var("kept").get_tensor()), seen)
+
+
 def test_plain_descent_has_no_state_to_warn_of(trained):
     main, _, exe, _, _ = trained
     fluid.global_scope().find_var("fc_0.w_0").loaded_from = "model"

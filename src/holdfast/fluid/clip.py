@@ -224,6 +224,7 @@ def set_gradient_clip(
     if wrong:
         raise TypeError(f"param_list must be parameters or their names, but these are none: {', '.join(wrong)}")
     for parameter in found:
+        assert isinstance(parameter, Parameter)
         parameter.gradient_clip_attr = copy.deepcopy(clip)
 
 
@@ -241,10 +242,12 @@ def append_gradient_clip_ops(params_grads: Iterable[Pair]) -> list[Pair]:
     with default_main_program().op_role_guard(OpRole.Optimize):
         for parameter, gradient in pairs:
             rule = parameter.gradient_clip_attr
-            if rule is None or (rule._need_clip_func is not None and not rule._need_clip_func(parameter)):
+            if rule is None:
                 continue
             if not isinstance(rule, GradientClipBase):
                 raise TypeError(f"gradient_clip of {parameter.name} must be a rule of fluid.clip, not {rule!r}")
+            if rule._need_clip_func is not None and not rule._need_clip_func(parameter):
+                continue
             if not isinstance(rule, GradientClipByGlobalNorm):
                 clipped[parameter.name] = rule._clip([(parameter, gradient)])[0]
                 continue

@@ -60,7 +60,7 @@ class Inferencer:
             ValueError: the inputs are no dict, or do not fit the data variables.
         """
         if not isinstance(inputs, Mapping):
-            raise ValueError("inputs should be a map of {'input_name': input_var}")
+            raise ValueError("inputs should be a map of {'input_name': input_var}")  # noqa: TRY004 - as Fluid does
         wanted = self.predict_var if isinstance(self.predict_var, list | tuple) else [self.predict_var]
         program: Any = self.inference_program
         with scope_guard(self.scope):

@@ -30,14 +30,15 @@ class Analysis:
     Attributes:
         reads: names that must have a value before it runs, in order of first use.
         writes: names of persistables that it gives a value.
-        fills: those of them that it overwrites without having read them, as a startup program does.
+        fills: whether it reads nothing that was there before: a startup program, which gives first values. (One that trains may
+            also write without reading, such as a rate that it computes; that is what it does in every run.)
         draws: whether it moves the random state on.
         chance: whether it needs fresh chance, as an initializer without a seed does.
     """
 
     reads: tuple[str, ...]
     writes: tuple[str, ...]
-    fills: frozenset[str]
+    fills: bool
     draws: bool
     chance: bool
 
@@ -70,7 +71,7 @@ def analyse(program: Program, fetches: Sequence[str]) -> Analysis:
         reads.setdefault(RANDOM_STATE)
         if RANDOM_STATE not in kept:
             kept.append(RANDOM_STATE)
-    return Analysis(tuple(reads), tuple(kept), frozenset(n for n in kept if n not in reads), draws, chance)
+    return Analysis(tuple(reads), tuple(kept), not reads, draws, chance)
 
 
 def lower(program: Program, fetches: Sequence[str], analysis: Analysis) -> Callable[[Env, Any], tuple[list[Any], Env]]:

@@ -152,7 +152,7 @@ def getitem(self: Variable, item: Any) -> Variable:
             axes.append(axis)
             dropped.append(axis)
             starts.append(each)
-            ends.append(each + 1 if isinstance(each, Variable) or each != -1 else _END)
+            ends.append(_following(self, each) if isinstance(each, Variable) else each + 1 if each != -1 else _END)
             steps.append(1)
     out = _slice(self, axes, starts, ends, steps, dropped) if axes else self
     if backwards:
@@ -165,29 +165,42 @@ def getitem(self: Variable, item: Any) -> Variable:
     return out
 
 
+def _int32(block: Block, value: int) -> Variable:
+    out = block.create_var(dtype=VarType.INT32, stop_gradient=True)
+    attrs = {"dtype": int(VarType.INT32), "shape": [1], "value": float(value), "force_cpu": True}
+    block.append_op("fill_constant", {}, {"Out": [out]}, attrs)
+    return out
+
+
+def _following(x: Variable, place: Variable) -> Variable:
+    """The place after one that a variable says."""
+    block = _block(x)
+    one = _int32(block, 1)
+    out = block.create_var(dtype=VarType.INT32, stop_gradient=True)
+    block.append_op("elementwise_add", {"X": [place], "Y": [one]}, {"Out": [out]}, {"axis": -1})
+    return out
+
+
 def _slice(
     x: Variable, axes: list[int], starts: list[Any], ends: list[Any], steps: list[int], dropped: list[int]
 ) -> Variable:
-    from holdfast.fluid.layer_helper import LayerHelper
-    from holdfast.fluid.layers.given import add_numbers, say
-
     block = _block(x)
     inputs: dict[str, Any] = {"Input": [x]}
     attrs: dict[str, Any] = {"axes": axes, "decrease_axis": dropped}
     type = "slice" if all(s == 1 for s in steps) else "strided_slice"
-    variable = [isinstance(a, Variable) for a in starts]
-    if any(variable):
-        helper = LayerHelper("slice")
-        add_numbers(helper, inputs, attrs, starts, "starts", "StartsTensor", "StartsTensorList")
-        add_numbers(helper, inputs, attrs, ends, "ends", "EndsTensor", "EndsTensorList")
-    else:
-        attrs |= {"starts": starts, "ends": ends}
+    variable = [isinstance(start, Variable) for start in starts]
+    for slot, values in (("Starts", starts), ("Ends", ends)):
+        attrs[slot.lower()] = [-1 if isinstance(v, Variable) else v for v in values]
+        if any(variable):
+            inputs[f"{slot}TensorList"] = [v if isinstance(v, Variable) else _int32(block, v) for v in values]
     if type == "strided_slice":
         attrs["strides"] = steps
     attrs["infer_flags"] = [-1 if v else 1 for v in variable]
     out = block.create_var(name=unique_name.generate(f"{x.name}_{type}"), dtype=x.dtype)
     block.append_op(type, inputs, {"Out": [out]}, attrs)
-    return say(out, [-1 if i in axes else n for i, n in enumerate(x.shape) if i not in dropped] or [1])
+    if out.shape is None:
+        out.shape = tuple(-1 if i in axes else n for i, n in enumerate(x.shape) if i not in dropped) or (1,)
+    return out
 
 
 def install() -> None:

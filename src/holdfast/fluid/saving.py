@@ -129,7 +129,9 @@ def set_program_state(program: Program, state_dict: Mapping[str, Any]) -> None:
     check(source, wanted, {n: (a.dtype, a.shape) for n, a in arrays.items()})
     if unused := sorted(arrays.keys() - {v.name for v in wanted}):
         warnings.warn(
-            f"set_program_state: the program has no variables of these names: {some(unused)}", HazardWarning, stacklevel=2
+            f"set_program_state: the program has no variables of these names: {some(unused)}",
+            HazardWarning,
+            stacklevel=2,
         )
     # Copies: what the caller does to its arrays later is not the scope's.
     values = {v.name: LoDTensor(arrays[v.name].copy()) for v in wanted}

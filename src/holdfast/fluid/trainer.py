@@ -299,7 +299,12 @@ class Trainer:
             return
         arguments = {"epoch_id": epoch, "step_id": step}
         checkpoints.commit(
-            config.checkpoint_dir, self.train_program, arguments, config.max_num_checkpoints, {_CHANCE: chance}, stacklevel=5
+            config.checkpoint_dir,
+            self.train_program,
+            arguments,
+            config.max_num_checkpoints,
+            {_CHANCE: chance},
+            stacklevel=5,
         )
 
     def test(self, reader: Reader, feed_order: Sequence[str] | Mapping[str, int] | None = None) -> list[Any]:
@@ -371,8 +376,10 @@ def feed_variables(program: Program, feed_order: Sequence[str] | Mapping[str, in
         return [v for v in block.vars.values() if v.is_data]
     if isinstance(feed_order, Mapping):
         if sorted(feed_order.values()) != list(range(len(feed_order))):
-            raise ValueError(f"the values of feed_order must be 0 to {len(feed_order) - 1}, each once, not {feed_order!r}")
-        feed_order = sorted(feed_order, key=lambda name: feed_order[name])
+            raise ValueError(
+                f"the values of feed_order must be 0 to {len(feed_order) - 1}, each once, not {feed_order!r}"
+            )
+        feed_order = sorted(feed_order, key=feed_order.__getitem__)
     return [block.var(name) for name in feed_order]
 
 

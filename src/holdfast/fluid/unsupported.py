@@ -153,7 +153,8 @@ def modules() -> dict[str, ModuleType]:
     made: dict[str, ModuleType] = {}
     for name, missing in MODULES.items():
         full = f"holdfast.fluid.{name}"
-        module = sys.modules.setdefault(full, UnplannedModule(full, missing.why))
+        # It says the name that programs know, which serving.py leads here.
+        module = sys.modules.setdefault(full, UnplannedModule(f"paddle.fluid.{name}", missing.why))
         if "." in name:
             outer, _, last = full.rpartition(".")
             setattr(sys.modules[outer], last, module)

@@ -3,6 +3,7 @@
 Runs under Python 3.7 as well, as Fluid does: no newer syntax here.
 """
 
+# ruff: noqa: SIM905 - a line of names reads better than a list of them
 import numpy as np
 
 
@@ -61,7 +62,7 @@ def case(name, **options):
 
 
 def _unary(layer, var="x", **kwargs):
-    label = layer + "".join("_%s_%s" % pair for pair in sorted(kwargs.items()))
+    label = layer + "".join(f"_{key}_{value}" for key, value in sorted(kwargs.items()))
     case(label)(lambda f: [getattr(f.layers, layer)(x(f, var), **kwargs)])
 
 
@@ -139,16 +140,12 @@ case("matmul")(lambda f: [f.layers.matmul(x(f), x(f, "y", (2, 4, 5)))])
 case("matmul_transposed")(lambda f: [f.layers.matmul(x(f), x(f, "y", (2, 5, 4)), transpose_y=True, alpha=0.5)])
 case("matmul_2d")(lambda f: [f.layers.matmul(x(f, shape=(3, 2)), x(f, "y", (3, 4)), transpose_x=True)])
 case("matmul_vectors")(lambda f: [f.layers.matmul(x(f, shape=(3,)), x(f, "y", (3,)))])
-case("matmul_outer")(
-    lambda f: [f.layers.matmul(x(f, shape=(3,)), x(f, "y", (2,)), transpose_x=True, transpose_y=True)]
-)
+case("matmul_outer")(lambda f: [f.layers.matmul(x(f, shape=(3,)), x(f, "y", (2,)), transpose_x=True, transpose_y=True)])
 case("matmul_vector")(lambda f: [f.layers.matmul(x(f), x(f, "y", (4,)))])
 case("matmul_broadcast")(lambda f: [f.layers.matmul(x(f), x(f, "y", (4, 5)))])
 case("bmm")(lambda f: [f.layers.bmm(x(f), x(f, "y", (2, 4, 5)))])
 case("dot")(lambda f: [f.layers.dot(x(f, shape=(2, 3)), x(f, "y", (2, 3)))])
-case("addmm")(
-    lambda f: [f.layers.addmm(x(f, shape=(2, 5)), x(f, "y", (2, 3)), x(f, "z", (3, 5)), alpha=2.0, beta=0.5)]
-)
+case("addmm")(lambda f: [f.layers.addmm(x(f, shape=(2, 5)), x(f, "y", (2, 3)), x(f, "z", (3, 5)), alpha=2.0, beta=0.5)])
 case("addcmul")(lambda f: [f.layers.addcmul(x(f), x(f, "y"), x(f, "z"), value=0.5)])
 case("dist")(lambda f: [f.layers.dist(x(f), x(f, "y"), p=2)])
 case("cross")(lambda f: [f.layers.cross(x(f), x(f, "y"))])
@@ -177,9 +174,7 @@ case("fill_constant_batch_size_like")(
     lambda f: [f.layers.fill_constant_batch_size_like(x(f, shape=(-1, 4)), [-1, 5], "float32", 0.5)]
 )
 case("fill_constant_batch_size_like_idx")(
-    lambda f: [
-        f.layers.fill_constant_batch_size_like(x(f), [7, -1, 5], "int64", 3, input_dim_idx=1, output_dim_idx=1)
-    ]
+    lambda f: [f.layers.fill_constant_batch_size_like(x(f), [7, -1, 5], "int64", 3, input_dim_idx=1, output_dim_idx=1)]
 )
 case("zeros")(lambda f: [f.layers.zeros([2, 3], "float32"), f.layers.ones([3], "int32")])
 case("zeros_like")(lambda f: [f.layers.zeros_like(x(f)), f.layers.ones_like(x(f, "y"))])
@@ -226,7 +221,11 @@ case("index_select")(lambda f: [f.layers.index_select(x(f), ints(f, shape=(2,)),
 case("index_sample")(lambda f: [f.layers.index_sample(x(f, shape=(2, 4)), ints(f, shape=(2, 3)))])
 case("meshgrid")(lambda f: list(f.layers.meshgrid([x(f, shape=(2,)), x(f, "y", (3,))])))
 case("multiplex")(
-    lambda f: [f.layers.multiplex([x(f, shape=(2, 3)), x(f, "y", (2, 3)), x(f, "z", (2, 3))], ints(f, shape=(2, 1), dtype="int32"))]
+    lambda f: [
+        f.layers.multiplex(
+            [x(f, shape=(2, 3)), x(f, "y", (2, 3)), x(f, "z", (2, 3))], ints(f, shape=(2, 1), dtype="int32")
+        )
+    ]
 )
 
 case("reshape")(lambda f: [f.layers.reshape(x(f), [0, -1])])
@@ -251,12 +250,10 @@ case("split_rest")(lambda f: list(f.layers.split(x(f), [1, -1], dim=2)))
 case("slice")(lambda f: [f.layers.slice(x(f), axes=[0, 2], starts=[0, -3], ends=[1, 100])])
 case("slice_negative")(lambda f: [f.layers.slice(x(f), axes=[1], starts=[-2], ends=[-1])])
 case("strided_slice")(lambda f: [f.layers.strided_slice(x(f), [1, 2], [0, 3], [3, 0], [2, -1])])
-case("gather")(lambda f: [f.layers.gather(x(f), ints(f, shape=(3,)) - 1)])
+case("gather")(lambda f: [f.layers.gather(x(f), ints(f, shape=(3,)) % 2)])
 case("gather_plain")(lambda f: [f.layers.gather(x(f, shape=(3, 4)), ints(f, shape=(5,)))])
 case("gather_nd")(lambda f: [f.layers.gather_nd(x(f, shape=(3, 3, 2)), ints(f, shape=(4, 2)))])
-case("scatter")(
-    lambda f: [f.layers.scatter(x(f, shape=(3, 4)), ints(f, shape=(2,)), x(f, "y", (2, 4)))]
-)
+case("scatter")(lambda f: [f.layers.scatter(x(f, shape=(3, 4)), ints(f, shape=(2,)), x(f, "y", (2, 4)))])
 case("scatter_add")(
     lambda f: [f.layers.scatter(x(f, shape=(3, 4)), ints(f, shape=(4,)), x(f, "y", (4, 4)), overwrite=False)]
 )
@@ -277,9 +274,7 @@ case("shape")(lambda f: [f.layers.shape(x(f)), f.layers.rank(x(f)), f.layers.siz
 case("where", values=False)(lambda f: [f.layers.where(bools(f))])
 case("shard_index")(lambda f: [f.layers.shard_index(ints(f, shape=(4, 1)), 4, 2, 1)])
 case("increment")(lambda f: [f.layers.increment(f.layers.fill_constant([1], "float32", 3.0), 2.0)])
-case("increment_new")(
-    lambda f: [f.layers.increment(f.layers.fill_constant([1], "int64", 3), 2, in_place=False)]
-)
+case("increment_new")(lambda f: [f.layers.increment(f.layers.fill_constant([1], "int64", 3), 2, in_place=False)])
 case("step_counter")(lambda f: [f.layers.autoincreased_step_counter(begin=5, step=2)])
 case("step_counter_named")(lambda f: [f.layers.autoincreased_step_counter("mine")])
 case("space_to_depth")(lambda f: [f.layers.space_to_depth(x(f, shape=(1, 4, 4, 4)), 2)])
@@ -288,9 +283,7 @@ case("pixel_shuffle")(lambda f: [f.layers.pixel_shuffle(x(f, shape=(1, 8, 2, 2))
 case("temporal_shift")(lambda f: [f.layers.temporal_shift(x(f, shape=(4, 4, 2, 2)), 2, 0.25)])
 case("unfold")(lambda f: [f.layers.unfold(x(f, shape=(1, 2, 4, 4)), [2, 2])])
 case("add_position_encoding")(lambda f: [f.layers.add_position_encoding(x(f), 0.5, 1.5)])
-case("affine_channel")(
-    lambda f: [f.layers.affine_channel(x(f, shape=(1, 2, 2, 3)), x(f, "s", (2,)), x(f, "o", (2,)))]
-)
+case("affine_channel")(lambda f: [f.layers.affine_channel(x(f, shape=(1, 2, 2, 3)), x(f, "s", (2,)), x(f, "o", (2,)))])
 case("fsp_matrix")(lambda f: [f.layers.fsp_matrix(x(f, shape=(1, 2, 3, 3)), x(f, "y", (1, 4, 3, 3)))])
 case("maxout")(lambda f: [f.layers.maxout(x(f, shape=(1, 4, 2, 2)), 2)])
 
@@ -321,14 +314,14 @@ for _label, _function in {
     "eq": lambda a, b: a == b,
     "ne": lambda a, b: a != b,
 }.items():
-    case("operator_%s" % _label)(lambda f, g=_function: [g(x(f, "p"), x(f, "pp"))])
-    case("operator_%s_scalar" % _label)(lambda f, g=_function: [g(x(f, "p"), 2.0)])
-    case("operator_%s_integer" % _label)(lambda f, g=_function: [g(x(f, "p"), 2)])
-    case("operator_%s_reflected" % _label)(lambda f, g=_function: [g(2.0, x(f, "p"))])
-    case("operator_%s_int" % _label)(lambda f, g=_function: [g(ints(f) + 1, 2)])
-    case("operator_%s_int_float" % _label)(lambda f, g=_function: [g(ints(f) + 1, 1.5)])
-    case("operator_%s_broadcast" % _label)(lambda f, g=_function: [g(x(f, "p"), x(f, "pp", (4,)))])
-    case("operator_%s_larger" % _label)(lambda f, g=_function: [g(x(f, "p", (4,)), x(f, "pp"))])
+    case(f"operator_{_label}")(lambda f, g=_function: [g(x(f, "p"), x(f, "pp"))])
+    case(f"operator_{_label}_scalar")(lambda f, g=_function: [g(x(f, "p"), 2.0)])
+    case(f"operator_{_label}_integer")(lambda f, g=_function: [g(x(f, "p"), 2)])
+    case(f"operator_{_label}_reflected")(lambda f, g=_function: [g(2.0, x(f, "p"))])
+    case(f"operator_{_label}_int")(lambda f, g=_function: [g(ints(f) + 1, 2)])
+    case(f"operator_{_label}_int_float")(lambda f, g=_function: [g(ints(f) + 1, 1.5)])
+    case(f"operator_{_label}_broadcast")(lambda f, g=_function: [g(x(f, "p"), x(f, "pp", (4,)))])
+    case(f"operator_{_label}_larger")(lambda f, g=_function: [g(x(f, "p", (4,)), x(f, "pp"))])
 case("operator_mod")(lambda f: [ints(f) % (ints(f, "ii") + 1)])
 case("operator_floordiv")(lambda f: [ints(f) // (ints(f, "ii") + 1)])
 case("operator_mod_scalar")(lambda f: [ints(f) % 2])
@@ -358,6 +351,38 @@ for _label, _index in {
     case("index_batch_" + _label)(lambda f, i=_index: [x(f, shape=(-1, 3, 4))[i]])
 
 
+def _signed(f, name="i"):
+    return ints(f, name) - 1
+
+
+case("elementwise_mod_negative")(lambda f: [f.layers.elementwise_mod(_signed(f) * 5, ints(f, "ii") * 2 - 3)])
+case("elementwise_floordiv_negative")(lambda f: [f.layers.elementwise_floordiv(_signed(f) * 5, ints(f, "ii") * 2 - 3)])
+case("elementwise_div_negative")(lambda f: [f.layers.elementwise_div(_signed(f) * 5, ints(f, "ii") * 2 - 3)])
+case("round_halves")(lambda f: [f.layers.round(f.layers.cast(_signed(f), "float32") * 1.5)])
+case("cast_cut_off")(lambda f: [f.layers.cast(x(f) * 3.0, "int64"), f.layers.cast(x(f, "y"), "bool")])
+case("operator_batch_add")(lambda f: [x(f, shape=(-1, 3)) + x(f, "y", (-1, 3))])
+case("operator_batch_rows")(lambda f: [x(f, shape=(-1, 3)) * x(f, "y", (-1,))])
+case("operator_batch_reflected")(lambda f: [1.0 / x(f, "p", (-1, 3)), 2.0 ** x(f, "y", (-1, 3))])
+case("index_variable")(lambda f: [x(f)[f.layers.fill_constant([1], "int32", 1)]])
+case("slice_variable")(lambda f: [f.layers.slice(x(f), [0, 1], [0, f.layers.fill_constant([1], "int32", 1)], [1, 3])])
+case("reshape_variable")(lambda f: [f.layers.reshape(x(f), [f.layers.fill_constant([1], "int32", 6), -1])])
+case("reshape_actual")(lambda f: [f.layers.reshape(x(f), [-1, 4], actual_shape=f.layers.shape(x(f, "y", (3, 8))))])
+case("fill_constant_variable")(
+    lambda f: [f.layers.fill_constant([2, f.layers.fill_constant([1], "int32", 3)], "float32", 1.5)]
+)
+case("expand_variable")(lambda f: [f.layers.expand(x(f), [1, f.layers.fill_constant([1], "int32", 2), 1])])
+case("split_variable")(lambda f: list(f.layers.split(x(f), [1, f.layers.fill_constant([1], "int32", 2)], dim=1)))
+case("scale_variable")(lambda f: [f.layers.scale(x(f), scale=f.layers.fill_constant([1], "float32", 3.0))])
+case("pow_variable")(lambda f: [f.layers.pow(x(f, "p"), f.layers.fill_constant([1], "float32", 2.0))])
+case("unsqueeze_variable")(lambda f: [f.layers.unsqueeze(x(f), [f.layers.fill_constant([1], "int32", 1), 0])])
+case("crop_tensor_variable")(
+    lambda f: [f.layers.crop_tensor(x(f), [1, f.layers.fill_constant([1], "int32", 2), 2], [0, 1, 1])]
+)
+case("strided_slice_variable")(
+    lambda f: [f.layers.strided_slice(x(f), [2], [0], [f.layers.fill_constant([1], "int32", 4)], [2])]
+)
+
+
 def _grad(f, build):
     v = x(f, stop=False)
     return list(f.gradients([f.layers.mean(build(v))], [v]))
@@ -375,33 +400,33 @@ for _label, _function in {
 
 @case("switch")
 def _switch(f):
-    L = f.layers
-    rate = L.create_global_var([1], 0.0, "float32", persistable=True, name="rate")
-    step = L.fill_constant([1], "float32", 3.0)
-    with L.Switch() as switch:
-        with switch.case(L.less_than(step, L.fill_constant([1], "float32", 1.0))):
-            L.assign(L.fill_constant([1], "float32", 1.0), rate)
-        with switch.case(L.less_than(step, L.fill_constant([1], "float32", 5.0))):
-            L.assign(L.fill_constant([1], "float32", 2.0), rate)
+    layers = f.layers
+    rate = layers.create_global_var([1], 0.0, "float32", persistable=True, name="rate")
+    step = layers.fill_constant([1], "float32", 3.0)
+    with layers.Switch() as switch:
+        with switch.case(layers.less_than(step, layers.fill_constant([1], "float32", 1.0))):
+            layers.assign(layers.fill_constant([1], "float32", 1.0), rate)
+        with switch.case(layers.less_than(step, layers.fill_constant([1], "float32", 5.0))):
+            layers.assign(layers.fill_constant([1], "float32", 2.0), rate)
         with switch.default():
-            L.assign(L.fill_constant([1], "float32", 3.0), rate)
+            layers.assign(layers.fill_constant([1], "float32", 3.0), rate)
     return [rate]
 
 
 @case("cond")
 def _cond(f):
-    L = f.layers
+    layers = f.layers
     a, b = x(f, "a", (1,)), x(f, "p", (1,))
-    return [L.cond(L.less_than(a, b), lambda: a + b, lambda: a * b)]
+    return [layers.cond(layers.less_than(a, b), lambda: a + b, lambda: a * b)]
 
 
 @case("case")
 def _case(f):
-    L = f.layers
+    layers = f.layers
     a, b = x(f, "a", (1,)), x(f, "p", (1,))
     return [
-        L.case(
-            [(L.less_than(b, a), lambda: a + b), (L.less_than(a, b), lambda: a * b)],
+        layers.case(
+            [(layers.less_than(b, a), lambda: a + b), (layers.less_than(a, b), lambda: a * b)],
             default=lambda: a - b,
         )
     ]
@@ -409,10 +434,10 @@ def _case(f):
 
 @case("switch_case")
 def _switch_case(f):
-    L = f.layers
-    index = L.fill_constant([1], "int32", 2)
+    layers = f.layers
+    index = layers.fill_constant([1], "int32", 2)
     a = x(f, "a", (1,))
-    return [L.switch_case(index, {1: lambda: a + 1.0, 2: lambda: a * 2.0}, default=lambda: a)]
+    return [layers.switch_case(index, {1: lambda: a + 1.0, 2: lambda: a * 2.0}, default=lambda: a)]
 
 
 case("print", values=False)(lambda f: [f.layers.Print(x(f), message="seen")])

@@ -7,7 +7,12 @@ import numpy as np
 import paddle.fluid as fluid
 from cases import CASES, feeds
 
-SKIPPED = {"op_role", "op_role_var", "op_namescope", "op_callstack", "op_device"}
+# ruff: noqa: SIM905
+# Attributes that say who added an operator, or how kernels for one kind of processor are to work.
+SKIPPED = set(
+    "op_role op_role_var op_namescope op_callstack op_device use_mkldnn use_cudnn use_quantizer mkldnn_data_type x_data_format "
+    "y_data_format Scale_x Scale_y Scale_out scale_x scale_y scale_out force_fp32_output in_dtype seed".split()
+)
 
 
 def plain(value):
@@ -47,7 +52,7 @@ def record(function, values=True):
         try:
             outputs = function(fluid)
         except Exception as error:
-            return {"error": "%s: %s" % (type(error).__name__, str(error).strip().splitlines()[-1])}
+            return {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"}
         made["outputs"] = [v.name for v in outputs]
         made["variables"], made["operators"] = variables(main), operators(main)
         made["startup"] = operators(startup)
@@ -59,7 +64,7 @@ def record(function, values=True):
                 found = exe.run(main, feed=feeds(main), fetch_list=outputs)
                 # Seven digits are all that float32 has.
                 made["values"] = [
-                    [str(v.dtype), list(v.shape), [float("%.7g" % e) for e in np.asarray(v).ravel()]] for v in found
+                    [str(v.dtype), list(v.shape), [float(f"{e:.7g}") for e in np.asarray(v).ravel()]] for v in found
                 ]
             except Exception as error:
                 made["run_error"] = str(error).strip().splitlines()[-1][:300]
@@ -69,4 +74,6 @@ def record(function, values=True):
 if __name__ == "__main__":
     found = {name: record(function, **options) for name, (function, options) in CASES.items()}
     with open(sys.argv[1], "w") as file:
-        file.write("{\n" + ",\n".join(json.dumps(n) + ": " + json.dumps(v, sort_keys=True) for n, v in found.items()) + "\n}\n")
+        file.write(
+            "{\n" + ",\n".join(json.dumps(n) + ": " + json.dumps(v, sort_keys=True) for n, v in found.items()) + "\n}\n"
+        )

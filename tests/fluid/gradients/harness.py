@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 from hypothesis import given, settings, strategies as st
 
@@ -114,7 +115,8 @@ class _Built:
             assert self.wanted, f"{sample}: no float64 input to differentiate"
             self.targets = self._targets(block, inputs)
             self.seeds = [
-                block.create_var(name=f"{v.name}_seed", shape=v.shape, dtype="float64", is_data=True) for v in self.targets
+                block.create_var(name=f"{v.name}_seed", shape=v.shape, dtype="float64", is_data=True)
+                for v in self.targets
             ]
             self.gradients = fluid.gradients(self.targets, self.wanted, self.seeds)
         self._executor, self._scope = fluid.Executor(fluid.CPUPlace()), fluid.Scope()
@@ -141,7 +143,9 @@ class _Built:
     def run(self, feed: Mapping[str, Array]) -> tuple[list[Array], dict[str, Array]]:
         """Values of the targets; gradients by the name of the input, of those that the targets depend on."""
         found = {v.name: g for v, g in zip(self.wanted, self.gradients, strict=True) if g is not None}
-        values = self._executor.run(self.main, feed=feed, fetch_list=[*self.targets, *found.values()], scope=self._scope)
+        values = self._executor.run(
+            self.main, feed=feed, fetch_list=[*self.targets, *found.values()], scope=self._scope
+        )
         return values[: len(self.targets)], dict(zip(found, values[len(self.targets) :], strict=True))
 
 
@@ -155,6 +159,8 @@ def check_gradient(sample: Sample, *, examples: int = 3, step: float = 1e-5, tol
         tolerance: absolute, and relative to the size of what is summed up.
     """
     built = _Built(sample)
+    optimized = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)  # each program runs a few times only
 
     @settings(max_examples=examples, deadline=None, derandomize=True, database=None)
     @given(seed=st.integers(0, 2**32 - 1))
@@ -175,4 +181,7 @@ def check_gradient(sample: Sample, *, examples: int = 3, step: float = 1e-5, tol
                 f"{sample}: along a direction of {name} the gradient says {terms.sum()}, differences say {expected}"
             )
 
-    check()
+    try:
+        check()
+    finally:
+        jax.config.update("jax_disable_most_optimizations", optimized)

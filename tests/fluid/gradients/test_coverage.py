@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from fluid.gradients.harness import Sample, check_gradient, normal
 
+from fluid.gradients.harness import Sample, check_gradient, normal
 from holdfast.fluid import registry
 
 

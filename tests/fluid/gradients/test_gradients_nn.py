@@ -1,6 +1,7 @@
 """Gradients of neural-network operators are what finite differences show."""
 
 import pytest
+
 from fluid.gradients.harness import check_gradient
 from fluid.gradients.samples_nn import SAMPLES
 

@@ -33,11 +33,32 @@ from holdfast.fluid.io.variables import (
     save_persistables,
     save_vars,
 )
+from holdfast.fluid.paddle.batch import batch
+from holdfast.fluid.paddle.reader import (
+    buffered,
+    cache,
+    chain,
+    compose,
+    firstn,
+    map_readers,
+    multiprocess_reader,
+    shuffle,
+    xmap_readers,
+)
+from holdfast.fluid.reader import DataLoader, PyReader
 
 __all__ = [
+    "DataLoader",
+    "PyReader",
     "ScopeConflictError",
     "UnsavableError",
+    "batch",
+    "buffered",
+    "cache",
+    "chain",
     "clean_checkpoint",
+    "compose",
+    "firstn",
     "get_inference_program",
     "get_latest_checkpoint_serial",
     "get_program_parameter",
@@ -53,6 +74,8 @@ __all__ = [
     "load_persistables",
     "load_trainer_args",
     "load_vars",
+    "map_readers",
+    "multiprocess_reader",
     "save_checkpoint",
     "save_inference_model",
     "save_params",
@@ -60,4 +83,6 @@ __all__ = [
     "save_persistables",
     "save_vars",
     "saved_names",
+    "shuffle",
+    "xmap_readers",
 ]

@@ -45,7 +45,9 @@ from holdfast.storage import resolve
 
 log = logging.getLogger(__name__)
 
-USES = "@POSITIONAL@"  # a value of the checkpoint: for each variable whose name is a position, what operators do with it
+USES = (
+    "@POSITIONAL@"  # a value of the checkpoint: for each variable whose name is a position, what operators do with it
+)
 _NAN = "variables_with_nan"  # a metric of checkpoints that have such
 
 
@@ -107,9 +109,7 @@ def commit(
         _pin_the_last_sound(run)
         held.warn_of_nan(bad, "save_checkpoint", stacklevel=stacklevel)
         metrics[_NAN] = float(len(bad))
-    return holdfast.save_checkpoint(
-        state, run, trainer_args=trainer_args, max_num_checkpoints=keep, metrics=metrics
-    )
+    return holdfast.save_checkpoint(state, run, trainer_args=trainer_args, max_num_checkpoints=keep, metrics=metrics)
 
 
 def _gathered(program: Program, *, lod: bool = False) -> dict[str, held.Held]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 import holdfast
 from holdfast.errors import CheckpointNotFoundError, ForeignFolderError, FormatError, UnsupportedVariableError
 from holdfast.fluid import core
-from holdfast.fluid.checks import HazardWarning, some
+from holdfast.fluid.checks import some
 from holdfast.fluid.cloning import prune
 from holdfast.fluid.framework import Program, Variable
 from holdfast.fluid.io import held, program_fluid, program_json, stablehlo
@@ -27,7 +27,7 @@ from holdfast.fluid.io.selecting import is_persistable, program_of, select
 from holdfast.fluid.io.sources import OfHoldfast, expectations
 from holdfast.fluid.io.variables import FileFormat, is_fluid_format, read
 from holdfast.fluid.lowering import analyse
-from holdfast.fluid.scope import Scope, global_scope
+from holdfast.fluid.scope import Scope, ScopeVariable, global_scope
 from holdfast.format import layout
 from holdfast.interop import files, fluid_folder, fluid_names, program_wire
 from holdfast.interop.lodtensor import LoDTensor
@@ -55,7 +55,7 @@ class ScopeConflictError(RuntimeError):
 def save_inference_model(
     dirname: str | os.PathLike[str],
     feeded_var_names: str | Sequence[str],
-    target_vars: Variable | Sequence[Variable],
+    target_vars: Variable | Sequence[Any],
     executor: Any,
     main_program: Any = None,
     model_filename: str | None = None,
@@ -100,7 +100,7 @@ def save_inference_model(
             "export_for_deployment=False (the whole program, for further training) is not supported: save_checkpoint or "
             "save_persistables, and the code that builds the program, resume a training"
         )
-    feeds = [feeded_var_names] if isinstance(feeded_var_names, str) else list(feeded_var_names or [])
+    feeds = [feeded_var_names] if isinstance(feeded_var_names, str) else list(feeded_var_names)
     targets = [target_vars] if isinstance(target_vars, Variable) else list(target_vars)
     fetches = [t.name if isinstance(t, Variable) else str(t) for t in targets]
     pruned = _pruned(program_of(main_program), feeds, fetches)
@@ -133,7 +133,9 @@ class _Names:
         taken = [self.model, self.stablehlo, *([self.params] if self.params else [])]
         reserved = [n for n in taken if n == layout.MANIFEST or layout.is_listable(n) or n in (".", "..")]
         if reserved or len(set(taken)) < len(taken):
-            raise ValueError(f"model_filename={model_filename!r} and params_filename={params_filename!r} cannot be used")
+            raise ValueError(
+                f"model_filename={model_filename!r} and params_filename={params_filename!r} cannot be used"
+            )
 
     @property
     def program(self) -> str:
@@ -141,33 +143,32 @@ class _Names:
 
 
 def _pruned(program: Program, feeds: Sequence[str], fetches: Sequence[str]) -> Program:
-    block = program.global_block()
-    problems = [f"feed {n!r} is unknown: the program has no such variable" for n in feeds if n not in block.vars]
-    problems += [f"target {n!r} is unknown: the program has no such variable" for n in fetches if n not in block.vars]
+    known = program.global_block().vars
+    problems = [f"feed {n!r} is unknown: the program has no such variable" for n in feeds if n not in known]
+    problems += [f"target {n!r} is unknown: the program has no such variable" for n in fetches if n not in known]
     if not fetches:
         problems.append("there is no target")
-    if not problems:
-        made = prune(program.clone(for_test=True), list(fetches), feeds)
-        variables = made.global_block().vars
-        read = [n for n in analyse(made, fetches).reads if n not in variables or not variables[n].persistable]
-        needed = set(read)
-        problems += [f"feed {n!r} is missing: the targets need it" for n in read if n not in feeds and _is_data(program, n)]
-        problems += [
-            f"{n!r} is not computed by the program for prediction, which has no training operators"
-            for n in read
-            if n not in feeds and not _is_data(program, n)
-        ]
-        problems += [f"feed {n!r} is not needed: the targets do not depend on it" for n in feeds if n not in needed]
-    if problems:
-        raise ValueError("\n  ".join(["the model cannot be saved; nothing was written:", *problems]))
+    _raise_problems(problems)
+    made = prune(program.clone(for_test=True), list(fetches), feeds)
+    variables = made.global_block().vars
+    read = [n for n in analyse(made, fetches).reads if n not in variables or not variables[n].persistable]
+    missing = [n for n in read if n not in feeds]
+    problems += [f"feed {n!r} is missing: the targets need it" for n in missing if known[n].is_data]
+    problems += [
+        f"{n!r} is not computed by the program for prediction, which has no training operators"
+        for n in missing
+        if not known[n].is_data
+    ]
+    problems += [f"feed {n!r} is not needed: the targets do not depend on it" for n in feeds if n not in set(read)]
+    _raise_problems(problems)
     for name in feeds:
         variables[name].is_data = variables[name].stop_gradient = True
     return made
 
 
-def _is_data(program: Program, name: str) -> bool:
-    found = program.global_block().vars.get(name)
-    return found is not None and found.is_data
+def _raise_problems(problems: Sequence[str]) -> None:
+    if problems:
+        raise ValueError("\n  ".join(["the model cannot be saved; nothing was written:", *problems]))
 
 
 def _export(
@@ -178,9 +179,9 @@ def _export(
         for v in weights
         if v.shape is not None and all(n >= 0 for n in v.shape)
     }
+    if len(shapes) < len(weights):
+        return StableHLO(None, "the shapes of some persistables are not known"), None
     try:
-        if len(shapes) < len(weights):
-            raise stablehlo.NotExportableError("the shapes of some persistables are not known")
         data = stablehlo.exported(pruned, shapes, feeds, fetches)
     except stablehlo.NotExportableError as error:
         return StableHLO(None, str(error)), None
@@ -205,7 +206,7 @@ def _others(target: str, names: _Names, keep_params: bool) -> list[str]:
     """What lies in the folder and is not of this model.
 
     Raises:
-        ForeignFolderError: it holds no model and no parameters of Holdfast, but something.
+        ForeignFolderError: it is a checkpoint, or holds no model and no parameters of Holdfast, but something.
     """
     if not os.path.lexists(target):
         return []
@@ -220,15 +221,19 @@ def _others(target: str, names: _Names, keep_params: bool) -> list[str]:
         raise ForeignFolderError(
             f"{target} is not empty and holds no model of Holdfast; it is never replaced. Choose another folder"
         )
+    if layout.MANIFEST in there and b'"content":"checkpoint"' in _head(os.path.join(target, layout.MANIFEST)):
+        raise ForeignFolderError(f"{target} is a checkpoint of a run; it is never replaced. Choose another folder")
     return [n for n in there if n not in ours]
+
+
+def _head(path: str) -> bytes:
+    with files.storage_errors(f"cannot read {path}"), open(path, "rb") as file:
+        return file.read(400).replace(b" ", b"")
 
 
 def is_program(path: str) -> bool:
     """Whether a file is a program as JSON."""
-    if not os.path.isfile(path):
-        return False
-    with files.storage_errors(f"cannot read {path}"), open(path, "rb") as file:
-        return f'"{FORMAT}"'.encode() in file.read(80)
+    return os.path.isfile(path) and f'"{FORMAT}"'.encode() in _head(path)[:80]
 
 
 def _copy(source: str, target: str) -> None:
@@ -286,7 +291,7 @@ def load_inference_model(
         params_filename: as it was saved; a model of Holdfast knows it.
         pserver_endpoints: None; parameter servers are not supported.
         overwrite: whether variables of the scope that have other values, as those of a model in training, are overwritten.
-            Those that came from this folder may always be.
+            Those that this folder gave, and that nothing has changed since, may always be.
 
     Returns:
         `[program, names to feed, variables to fetch]`. The program's persistables are parameters.
@@ -317,9 +322,15 @@ def load_inference_model(
         )
         values = {n: v for n, v in read_now.items() if isinstance(v, LoDTensor)}
     scope, source = global_scope(), os.path.abspath(names.dirname)
+    # What has this very value already stays as it is.
+    changing = {n: v for n, v in values.items() if not _is_there(scope, n, v.array)}
     if not overwrite:
-        _check_scope(scope, values, source)
-    held.put(scope, values, source, held.device_of(executor))
+        _check_scope(scope, changing, source)
+    held.put(scope, changing, source, held.device_of(executor))
+    for name in changing:
+        variable = scope.find_var(name)
+        assert variable is not None
+        _given[variable] = weakref.ref(variable.held)
     block = program.global_block()
     return [program, list(feeds), [block.vars[name] for name in fetches]]
 
@@ -346,19 +357,33 @@ def _read_ours(names: _Names, record: ProgramRecord, program: Program) -> dict[s
         return {}
     where = os.path.join(names.dirname, record.params) if record.params else names.dirname
     if not os.path.isfile(os.path.join(where, layout.MANIFEST)):
-        raise CheckpointNotFoundError(f"no parameters in {where}: the model was saved with program_only=True, or is incomplete")
+        raise CheckpointNotFoundError(
+            f"no parameters in {where}: the model was saved with program_only=True, or is incomplete"
+        )
     with holdfast.open(where) as checkpoint:
         return read(OfHoldfast(checkpoint), weights)
 
 
-def _check_scope(scope: Scope, values: dict[str, LoDTensor], source: str) -> None:
+# What a load gave to a variable: as long as it is still that, no work is lost by loading the model anew.
+_given: weakref.WeakKeyDictionary[ScopeVariable, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+
+
+def _is_there(scope: Scope, name: str, array: np.ndarray) -> bool:
+    variable = scope.find_var(name)
+    if variable is None or variable.held is None:
+        return False
+    now = np.asarray(variable.held)
+    return now.dtype == array.dtype and now.shape == array.shape and now.tobytes() == array.tobytes()
+
+
+def _check_scope(scope: Scope, names: Iterable[str], source: str) -> None:
     conflicts = []
-    for name, value in values.items():
+    for name in names:
         variable = scope.find_var(name)
-        if variable is None or variable.held is None or variable.loaded_from == source:
+        if variable is None or variable.held is None:
             continue
-        now = np.asarray(variable.held)
-        if now.dtype != value.array.dtype or now.shape != value.array.shape or now.tobytes() != value.array.tobytes():
+        given = _given.get(variable)
+        if given is None or given() is not variable.held or variable.loaded_from != source:
             conflicts.append(name)
     if conflicts:
         raise ScopeConflictError(source, conflicts)
@@ -367,4 +392,6 @@ def _check_scope(scope: Scope, values: dict[str, LoDTensor], source: str) -> Non
 def get_inference_program(target_vars: Any, main_program: Any = None) -> Program:
     """The part of a program that computes some variables for prediction, as a copy."""
     targets = target_vars if isinstance(target_vars, list | tuple) else [target_vars]
-    return prune(program_of(main_program).clone(for_test=True), [t.name if isinstance(t, Variable) else t for t in targets])
+    return prune(
+        program_of(main_program).clone(for_test=True), [t.name if isinstance(t, Variable) else t for t in targets]
+    )

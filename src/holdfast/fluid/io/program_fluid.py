@@ -30,13 +30,14 @@ from holdfast.interop.program_desc import (
 _FEED, _FETCH = "feed", "fetch"
 
 # They say how kernels work, or for quantisation and servers what this operator is not.
-_HARMLESS = frozenset(
-    "use_cudnn use_mkldnn use_onednn use_quantizer mkldnn_data_type onednn_data_type workspace_size_MB exhaustive_search "
-    "fuse_relu_before_depthwise_conv Scale_in Scale_out Scale_weights Scale_in_eltwise Scale_x Scale_y scale_x scale_y "
-    "scale_out fuse_alpha fuse_beta fuse_brelu_threshold force_fp32_output fix_seed epmap height_sections trainer_id "
-    "table_names grad_inplace remote_prefetch is_sparse is_distributed with_quant_attr op_device in_dtype out_dtype "
-    "x_data_format y_data_format sync_stats".split()
-)
+_HARMLESS = frozenset({
+    "Scale_in", "Scale_in_eltwise", "Scale_out", "Scale_weights", "Scale_x", "Scale_y", "epmap",
+    "exhaustive_search", "fix_seed", "force_fp32_output", "fuse_alpha", "fuse_beta", "fuse_brelu_threshold",
+    "fuse_relu_before_depthwise_conv", "grad_inplace", "height_sections", "in_dtype", "is_distributed", "is_sparse",
+    "mkldnn_data_type", "onednn_data_type", "op_device", "out_dtype", "remote_prefetch", "scale_out", "scale_x",
+    "scale_y", "sync_stats", "table_names", "trainer_id", "use_cudnn", "use_mkldnn", "use_onednn", "use_quantizer",
+    "with_quant_attr", "workspace_size_MB", "x_data_format", "y_data_format",
+})  # fmt: skip
 # Of these only what is given here does nothing.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "fuse_relu": (False,),
@@ -83,9 +84,10 @@ def _add_variable(block: Block, var: VarDesc, fed: set[str], problems: list[str]
     if var.type.type in (VarCode.FEED_MINIBATCH, VarCode.FETCH_LIST, VarCode.RAW):
         return
     tensor = var.tensor
+    if tensor is None:
+        problems.append(f"variable {var.name!r}: type {var.type.type} is not supported: only tensors are")
+        return
     try:
-        if tensor is None:
-            raise ValueError(f"type {var.type.type} is not supported: only tensors are")
         shape, dtype = [int(n) for n in tensor.dims], core.VarType(tensor.data_type)
         core.to_numpy(dtype)
         if var.persistable and not block.idx and shape and all(n >= 0 for n in shape):
@@ -115,9 +117,7 @@ def _add_operator(block: Block, op: OpDesc, read: set[str], path: str, problems:
     inputs = {var.parameter: var.arguments for var in op.inputs if var.arguments}
     attrs, unknown = {}, []
     for attr in op.attrs:
-        if attr.name in definition.attrs or (attr.name == "seed" and definition.random):
-            attrs[attr.name] = attr.value
-        elif attr.name == "sub_block":
+        if attr.name in definition.attrs or (attr.name == "seed" and definition.random) or attr.name == "sub_block":
             attrs[attr.name] = attr.value
         elif attr.name in registry.IGNORED_ATTRS or attr.name in _HARMLESS:
             continue
@@ -198,8 +198,8 @@ def _code(value: Any, default: Any) -> AttrCode | None:
         return AttrCode.BOOLEANS if many else AttrCode.BOOLEAN
     if isinstance(first, float) or (isinstance(first, int) and isinstance(example, float)):
         return AttrCode.FLOATS if many else AttrCode.FLOAT
-    if isinstance(first, int) or (many and first is None):
-        numbers = items if items is not None else [first]
+    if isinstance(first, int) or items == []:
+        numbers: list[int] = items if items is not None else [value]
         if all(-(1 << 31) <= n < 1 << 31 for n in numbers):
             return AttrCode.INTS if many else AttrCode.INT
         return AttrCode.LONGS if many else AttrCode.LONG

@@ -6,7 +6,7 @@ file that was written by hand. Attributes are typed JSON (docs/format.md, sectio
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,8 +17,10 @@ from holdfast.fluid.registry import IGNORED_ATTRS
 from holdfast.format import values
 from holdfast.format.digests import hexdigest
 
+T = TypeVar("T")
 FORMAT, VERSION = "holdfast.fluid.program", 1
 MAX_BYTES = 256 << 20
+"""No program of more bytes is read."""
 
 
 class VarRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -106,19 +108,23 @@ def from_bytes(data: bytes, path: str) -> ProgramRecord:
         VersionError: a newer version of this library wrote it.
         FormatError: it is malformed, or damaged.
     """
+    head = _decoded(data, _Head, path)
+    if head.format != FORMAT:
+        raise FormatError(f"{path} is no program of Holdfast: its format is {head.format!r}")
+    if head.version > VERSION:
+        raise VersionError(f"{path} is of version {head.version}; this release reads up to {VERSION}. Upgrade holdfast")
+    document = _decoded(data, _Document, path)
+    program = bytes(document.program)
+    if document.digest is not None and hexdigest(program) != document.digest:
+        raise FormatError(
+            f"{path} is damaged: its digest does not match. If it was changed on purpose, remove the digest from it"
+        )
+    return _decoded(program, ProgramRecord, path)
+
+
+def _decoded(data: bytes, type: type[T], path: str) -> T:
     try:
-        head = msgspec.json.decode(data, type=_Head)
-        if head.format != FORMAT:
-            raise FormatError(f"{path} is no program of Holdfast: its format is {head.format!r}")
-        if head.version > VERSION:
-            raise VersionError(f"{path} is of version {head.version}; this release reads up to {VERSION}. Upgrade holdfast")
-        document = msgspec.json.decode(data, type=_Document)
-        program = bytes(document.program)
-        if document.digest is not None and hexdigest(program) != document.digest:
-            raise FormatError(
-                f"{path} is damaged: its digest does not match. If it was changed on purpose, remove the digest from it"
-            )
-        return msgspec.json.decode(program, type=ProgramRecord)
+        return msgspec.json.decode(data, type=type)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise FormatError(f"{path} is no program of Holdfast: {error}") from error
 
@@ -189,7 +195,9 @@ def program_of(record: ProgramRecord, path: str) -> Program:
                 for op in block.operators:
                     add_operator(target, op, path, problems)
     known = made.global_block().vars
-    problems += [f"{n!r} is fed or fetched, and no variable of it" for n in (*record.feeds, *record.fetches) if n not in known]
+    problems += [
+        f"{n!r} is fed or fetched, and no variable of it" for n in (*record.feeds, *record.fetches) if n not in known
+    ]
     raise_problems(path, problems)
     return made
 
@@ -202,33 +210,40 @@ def raise_problems(path: str, problems: list[str]) -> None:
 
 def _add_variable(block: Block, v: VarRecord, problems: list[str]) -> None:
     try:
-        if v.name in block.vars:
-            raise ValueError("it is there twice")
-        dtype = None if v.dtype is None else core.VarType[v.dtype]
-        if dtype is not None:
-            core.to_numpy(dtype)
-        if v.kind == "parameter":
-            if block.idx:
-                raise ValueError("a parameter must be in the global block")
-            made: Variable = block.create_parameter(name=v.name, shape=v.shape or [], dtype=dtype, trainable=v.trainable)
-        elif v.kind in ("persistable", "temporary"):
-            made = block.create_var(
-                name=v.name, shape=v.shape, dtype=dtype, persistable=v.kind == "persistable", is_data=v.fed,
-                lod_level=v.lod_level,
-            )  # fmt: skip
-        else:
-            raise ValueError(f"kind {v.kind!r} is not known")
-        made.stop_gradient = v.fed
+        _make_variable(block, v).stop_gradient = v.fed
     except (ValueError, KeyError) as error:
         problems.append(f"variable {v.name!r}: {error}")
 
 
+def _make_variable(block: Block, v: VarRecord) -> Variable:
+    if v.name in block.vars:
+        raise ValueError("it is there twice")
+    dtype = None if v.dtype is None else core.VarType[v.dtype]
+    if dtype is not None:
+        core.to_numpy(dtype)
+    if v.kind == "parameter":
+        if block.idx:
+            raise ValueError("a parameter must be in the global block")
+        return block.create_parameter(name=v.name, shape=v.shape or [], dtype=dtype, trainable=v.trainable)
+    if v.kind not in ("persistable", "temporary"):
+        raise ValueError(f"kind {v.kind!r} is not known")
+    return block.create_var(
+        name=v.name,
+        shape=v.shape,
+        dtype=dtype,
+        persistable=v.kind == "persistable",
+        is_data=v.fed,
+        lod_level=v.lod_level,
+    )
+
+
 def add_operator(block: Block, op: OpRecord, path: str, problems: list[str]) -> None:
     """Add an operator to a block; what is wrong with it goes to the list."""
+    if unknown := [n for names in op.outputs.values() for n in names if block.find(n) is None]:
+        problems.append(f"operator {op.type}: its outputs name no variable of the program: {', '.join(unknown)}")
+        return
     try:
         attrs = {name: values.decode(value, path) for name, value in op.attrs.items()}
-        if unknown := [n for names in op.outputs.values() for n in names if block.find(n) is None]:
-            raise ValueError(f"its outputs name no variable of the program: {', '.join(unknown)}")
         block.append_op(op.type, op.inputs, op.outputs, attrs)
     except (ValueError, TypeError, NotImplementedError) as error:
         problems.append(f"operator {op.type} -> {', '.join(n for ns in op.outputs.values() for n in ns)}: {error}")

@@ -66,6 +66,7 @@ class OfHoldfast:
         self.parameters = frozenset(n for n, v in found.items() if v.kind == "parameter")
 
     def read(self, wanted: Sequence[Variable]) -> dict[str, LoDTensor]:
+        """See `Source.read`."""
         found = self._checkpoint.variables
         check(
             self.path, wanted, {n: (dtypes.to_numpy(v.dtype), v.shape) for n, v in found.items()}
@@ -73,6 +74,7 @@ class OfHoldfast:
         return {name: LoDTensor(a) for name, a in self._checkpoint.read([v.name for v in wanted]).items()}
 
     def read_all(self) -> dict[str, LoDTensor]:
+        """See `Source.read_all`."""
         return {name: LoDTensor(array) for name, array in self._checkpoint.read().items()}
 
     def trainer(self, trainer_id: int) -> tuple[Any, dict[str, Any]]:
@@ -90,11 +92,13 @@ class OfFolder:
         self.names: frozenset[str] | None = frozenset(fluid_folder.variable_names(folder))
 
     def read(self, wanted: Sequence[Variable]) -> dict[str, LoDTensor]:
+        """See `Source.read`."""
         with _hinted(self.names):
             names = [v.name for v in wanted]
             return _dense(fluid_folder.read_variables(self.path, names, expected=expectations(wanted)))
 
     def read_all(self) -> dict[str, LoDTensor]:
+        """See `Source.read_all`."""
         return _dense(fluid_folder.read_variables(self.path, sorted(self.names or ())))
 
 
@@ -108,10 +112,14 @@ class OfCombined:
         self.path = path
 
     def read(self, wanted: Sequence[Variable]) -> dict[str, LoDTensor]:
+        """See `Source.read`."""
         return combined.read(self.path, [v.name for v in wanted], expected=expectations(wanted))
 
     def read_all(self) -> dict[str, LoDTensor]:
-        raise FormatError(f"{self.path} is a combined file of Fluid: it has no names in it. Give the variables that it holds")
+        """See `Source.read_all`."""
+        raise FormatError(
+            f"{self.path} is a combined file of Fluid: it has no names in it. Give the variables that it holds"
+        )
 
 
 class OfPickles:
@@ -127,6 +135,7 @@ class OfPickles:
         self.names: frozenset[str] | None = frozenset(self._arrays)
 
     def read(self, wanted: Sequence[Variable]) -> dict[str, LoDTensor]:
+        """See `Source.read`."""
         bfloat16 = core.to_numpy(core.VarType.BF16)
         for v in wanted:
             array = self._arrays.get(v.name)
@@ -137,12 +146,11 @@ class OfPickles:
         return {v.name: LoDTensor(self._arrays[v.name]) for v in wanted}
 
     def read_all(self) -> dict[str, LoDTensor]:
+        """See `Source.read_all`."""
         return {name: LoDTensor(array) for name, array in self._arrays.items()}
 
 
-def check(
-    path: str, wanted: Sequence[Variable], found: Mapping[str, tuple[np.dtype, tuple[int, ...]]]
-) -> None:
+def check(path: str, wanted: Sequence[Variable], found: Mapping[str, tuple[np.dtype, tuple[int, ...]]]) -> None:
     """Compare what a program expects with what there is.
 
     Raises:
@@ -155,7 +163,9 @@ def check(
             continue
         dtype, shape = found[v.name]
         expected = None if v.dtype is None else core.to_numpy(v.dtype)
-        text = f"{v.name!r}: the file holds {described(dtype, shape)}, the program expects {described(expected, v.shape)}"
+        text = (
+            f"{v.name!r}: the file holds {described(dtype, shape)}, the program expects {described(expected, v.shape)}"
+        )
         if not shape_fits(shape, v.shape):
             problems.append(Problem("shape", v.name, text))
         elif expected is not None and dtype != expected:

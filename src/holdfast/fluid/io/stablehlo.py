@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import export
 
@@ -46,7 +47,7 @@ def exported(program: Program, weights: Mapping[str, Any], feeds: Sequence[str],
     lowered = lower(program, fetches, analysis)
 
     def function(held: dict[str, Any], fed: dict[str, Any]) -> list[Any]:
-        return lowered({**held, **fed}, jax.random.wrap_key_data(np.zeros(2, np.uint32)))[0]
+        return lowered({**held, **fed}, jax.random.wrap_key_data(jnp.zeros(2, np.uint32)))[0]
 
     shapes = {name: jax.ShapeDtypeStruct(np.shape(a), a.dtype) for name, a in weights.items()}
     failure: Exception | None = None

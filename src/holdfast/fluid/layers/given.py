@@ -16,6 +16,8 @@ def add_numbers(
     attr: str,
     tensor_slot: str,
     list_slot: str,
+    *,
+    as_layer: bool = False,
 ) -> list[int]:
     """Put a list of numbers where the operator wants it: an attribute, or input slots if variables are among them.
 
@@ -26,6 +28,7 @@ def add_numbers(
         attr: name of the attribute.
         tensor_slot: the slot for a variable that holds all of them.
         list_slot: the slot for a variable each.
+        as_layer: whether numbers among variables are named as `fill_constant` layers, not as the layer's temporaries.
 
     Returns:
         The numbers, -1 for what only a variable says.
@@ -37,7 +40,10 @@ def add_numbers(
     numbers = [-1 if isinstance(v, Variable) else int(v) for v in values]
     attrs[attr] = numbers
     if any(isinstance(v, Variable) for v in values):
-        inputs[list_slot] = [v if isinstance(v, Variable) else _constant(helper, int(v)) for v in values]
+        inputs[list_slot] = [
+            v if isinstance(v, Variable) else _constant(LayerHelper("fill_constant") if as_layer else helper, int(v))
+            for v in values
+        ]
         for value in values:
             if isinstance(value, Variable):
                 value.stop_gradient = True

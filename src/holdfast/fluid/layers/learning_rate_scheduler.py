@@ -30,7 +30,7 @@ def _schedule(layer: Callable[P, Variable]) -> Callable[P, Variable]:
     return run
 
 
-def _step(begin: int = 0) -> Variable:
+def _step(begin: int = 0) -> Any:  # a variable, whose operators math_op_patch.py adds
     """The number of this run as float32; the first is `begin`."""
     return cast(autoincreased_step_counter("@LR_DECAY_COUNTER@", begin), "float32")
 
@@ -53,7 +53,8 @@ def noam_decay(d_model: Any, warmup_steps: Any, learning_rate: Any = 1.0) -> Var
     step = _step(1)
     falling = step**-0.5
     rising = (warmup_steps**-1.5) * step
-    return learning_rate * (d_model**-0.5) * elementwise_min(falling, rising)
+    rate: Variable = learning_rate * (d_model**-0.5) * elementwise_min(falling, rising)
+    return rate
 
 
 @_schedule
@@ -66,22 +67,25 @@ def exponential_decay(learning_rate: Any, decay_steps: int, decay_rate: float, s
         decay_rate: that factor.
         staircase: change it only then, at once.
     """
-    return learning_rate * (decay_rate ** _part(decay_steps, staircase))
+    rate: Variable = learning_rate * (decay_rate ** _part(decay_steps, staircase))
+    return rate
 
 
 @_schedule
 def natural_exp_decay(learning_rate: Any, decay_steps: int, decay_rate: float, staircase: bool = False) -> Variable:
     """`learning_rate * exp(-decay_rate * step / decay_steps)`; for the arguments see `exponential_decay`."""
-    return learning_rate * exp(-1 * decay_rate * _part(decay_steps, staircase))
+    rate: Variable = learning_rate * exp(-1 * decay_rate * _part(decay_steps, staircase))
+    return rate
 
 
 @_schedule
 def inverse_time_decay(learning_rate: Any, decay_steps: int, decay_rate: float, staircase: bool = False) -> Variable:
     """`learning_rate / (1 + decay_rate * step / decay_steps)`; for the arguments see `exponential_decay`."""
-    return learning_rate / (1 + decay_rate * _part(decay_steps, staircase))
+    rate: Variable = learning_rate / (1 + decay_rate * _part(decay_steps, staircase))
+    return rate
 
 
-def _part(decay_steps: int, staircase: bool) -> Variable:
+def _part(decay_steps: int, staircase: bool) -> Any:
     part = _step() / decay_steps
     return floor(part) if staircase else part
 
@@ -102,12 +106,14 @@ def polynomial_decay(
     step = _step()
     steps: Any = decay_steps
     if cycle:
-        cycles = ceil(step / decay_steps)
+        cycles: Any = ceil(step / decay_steps)
         _skip_names(1)
-        steps = decay_steps * elementwise_max(cycles, fill_constant(shape=[1], dtype="float32", value=1.0))
+        cycles = elementwise_max(cycles, fill_constant(shape=[1], dtype="float32", value=1.0))
+        steps = decay_steps * cycles
     else:
         step = elementwise_min(step, fill_constant(shape=[1], dtype="float32", value=float(decay_steps)))
-    return (learning_rate - end_learning_rate) * ((1 - step / steps) ** power) + end_learning_rate
+    rate: Variable = (learning_rate - end_learning_rate) * ((1 - step / steps) ** power) + end_learning_rate
+    return rate
 
 
 @_schedule
@@ -141,8 +147,10 @@ def cosine_decay(learning_rate: Any, step_each_epoch: int, epochs: int) -> Varia
         step_each_epoch: how many steps make an epoch.
         epochs: how many epochs the training has.
     """
-    epoch = floor(_step() / step_each_epoch)
-    return learning_rate * 0.5 * (cos(epoch * math.pi / epochs) + 1)
+    epoch: Any = floor(_step() / step_each_epoch)
+    wave: Any = cos(epoch * math.pi / epochs)
+    rate: Variable = learning_rate * 0.5 * (wave + 1)
+    return rate
 
 
 @_schedule

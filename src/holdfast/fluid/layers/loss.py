@@ -248,7 +248,8 @@ def npair_loss(anchor: Variable, positive: Variable, labels: Variable, l2_reg: f
     if batch < 0:
         raise ValueError("npair_loss: the batch must be known; give labels a shape with append_batch_size=False")
     rows = layers.expand(layers.reshape(labels, shape=[batch, 1]), expand_times=[1, batch])
-    same: Any = layers.equal(rows, layers.transpose(rows, perm=[1, 0])).astype(anchor.dtype)
+    equal: Any = layers.equal(rows, layers.transpose(rows, perm=[1, 0]))
+    same = equal.astype(anchor.dtype)
     same = same / layers.reduce_sum(same, dim=1, keep_dim=True)
     lengths: list[Any] = [layers.reduce_mean(layers.reduce_sum(layers.square(v), 1)) for v in (anchor, positive)]
     regular = (lengths[0] + lengths[1]) * 0.25 * l2_reg

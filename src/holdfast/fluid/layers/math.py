@@ -35,7 +35,9 @@ elementwise_div = _elementwise("elementwise_div", "`x / y`, of integers cut off 
 elementwise_max = _elementwise("elementwise_max", "The larger one")
 elementwise_min = _elementwise("elementwise_min", "The smaller one")
 elementwise_pow = _elementwise("elementwise_pow", "`x ** y`")
-elementwise_mod = _elementwise("elementwise_mod", "The remainder, with the sign of `y`")
+elementwise_mod = _elementwise(
+    "elementwise_mod", "The remainder, which has the sign of `x` for integers and that of `y` for floats, as in Fluid,"
+)
 elementwise_floordiv = _elementwise("elementwise_floordiv", "The quotient, cut off towards zero as in Fluid")
 
 

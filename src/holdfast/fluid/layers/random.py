@@ -16,7 +16,7 @@ from holdfast.fluid.layers.given import add_numbers, say
 def _drawn(type: str, key: str, shape: Any, dtype: Any, attrs: dict[str, Any], name: str | None = None) -> Variable:
     helper = LayerHelper(key, name=name)
     inputs: dict[str, Any] = {}
-    sizes = add_numbers(helper, inputs, attrs, shape, "shape", "ShapeTensor", "ShapeTensorList")
+    sizes = add_numbers(helper, inputs, attrs, shape, "shape", "ShapeTensor", "ShapeTensorList", as_layer=True)
     attrs["dtype"] = int(to_vartype(dtype))
     return say(helper.op(type, inputs, attrs, dtype=dtype), sizes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,6 +65,8 @@ def unsqueeze(input: Variable, axes: Any, name: str | None = None) -> Variable:
     attrs: dict[str, Any] = {}
     axes = [axes] if isinstance(axes, int) else axes
     found = add_numbers(helper, inputs, attrs, axes, "axes", "AxesTensor", "AxesTensorList")
+    if "AxesTensorList" in inputs:
+        attrs = {}
     return say(_with_xshape(helper, "unsqueeze2", inputs, attrs), [-1] * (len(input.shape) + len(found)))
 
 
@@ -145,6 +148,7 @@ def split(input: Variable, num_or_sections: Any, dim: Any = -1, name: str | None
         dim = len(input.shape) + dim if dim < 0 else dim
         attrs["axis"] = dim
         size = input.shape[dim]
+    sizes: list[int] = []
     if isinstance(num_or_sections, int):
         count = num_or_sections
         attrs["num"] = count
@@ -152,10 +156,15 @@ def split(input: Variable, num_or_sections: Any, dim: Any = -1, name: str | None
             raise ValueError(f"split: dimension {dim} of {input.name} {list(input.shape)} is no multiple of {count}")
     else:
         count = len(num_or_sections)
-        add_numbers(helper, inputs, attrs, num_or_sections, "sections", "SectionsTensor", "SectionsTensorList")
+        sizes = add_numbers(helper, inputs, attrs, num_or_sections, "sections", "SectionsTensor", "SectionsTensorList")
     outs = [helper.create_variable_for_type_inference(input.dtype) for _ in range(count)]
     helper.append_op("split", inputs, {"Out": outs}, attrs)
-    return [say(out, [-1] * len(input.shape)) for out in outs]
+    for number, out in enumerate(outs):
+        known = [-1 if isinstance(dim, Variable) else n for n in input.shape]
+        if not isinstance(dim, Variable):
+            known[dim] = sizes[number] if sizes else -1
+        say(out, known)
+    return outs
 
 
 def slice(input: Variable, axes: Sequence[int], starts: Any, ends: Any) -> Variable:
@@ -172,16 +181,20 @@ def _sliced(type: str, input: Variable, axes: Sequence[int], bounds: dict[str, A
     helper = LayerHelper(type)
     inputs: dict[str, Any] = {"Input": [input]}
     attrs: dict[str, Any] = {"axes": list(axes)}
-    flags = [1] * len(axes)
+    found: dict[str, list[int]] = {}
+    unknown: set[int] = set()  # which of the axes has a bound that only a variable says
     for slot, values in bounds.items():
-        found = add_numbers(helper, inputs, attrs, values, slot.lower(), f"{slot}Tensor", f"{slot}TensorList")
-        variable = [
-            isinstance(values, Variable) or isinstance(v, Variable)
-            for v in (values if isinstance(values, list | tuple) else found)
-        ]
-        flags = [-1 if v else f for f, v in zip(flags, variable, strict=False)]
-    out = helper.op(type, inputs, attrs | {"infer_flags": flags}, dtype=input.dtype)
-    return say(out, [-1 if i in axes else n for i, n in enumerate(input.shape)])
+        found[slot] = add_numbers(helper, inputs, attrs, values, slot.lower(), f"{slot}Tensor", f"{slot}TensorList")
+        every = isinstance(values, Variable)
+        unknown |= {i for i in range(len(axes)) if every or isinstance(values[i], Variable)}
+    attrs["infer_flags"] = [-1 if i in unknown else 1 for i in range(len(axes))]
+    out = helper.op(type, inputs, attrs, dtype=input.dtype)
+    sizes = list(input.shape)
+    for i, axis in enumerate(axes):
+        whole = i not in unknown and sizes[axis] >= 0
+        bound = builtins.slice(*(found[slot][i] for slot in bounds)) if whole else None
+        sizes[axis] = len(range(*bound.indices(sizes[axis]))) if bound is not None else -1
+    return say(out, sizes)
 
 
 def expand(x: Variable, expand_times: Any, name: str | None = None) -> Variable:
@@ -189,8 +202,9 @@ def expand(x: Variable, expand_times: Any, name: str | None = None) -> Variable:
     helper = LayerHelper("expand", name=name)
     inputs: dict[str, Any] = {"X": [x]}
     attrs: dict[str, Any] = {}
-    add_numbers(helper, inputs, attrs, expand_times, "expand_times", "ExpandTimes", "expand_times_tensor")
-    return say(helper.op("expand", inputs, attrs, dtype=x.dtype), [-1] * len(x.shape))
+    times = add_numbers(helper, inputs, attrs, expand_times, "expand_times", "ExpandTimes", "expand_times_tensor")
+    sizes = [n * t if n >= 0 and t >= 0 else -1 for n, t in zip(x.shape, times, strict=False)]
+    return say(helper.op("expand", inputs, attrs, dtype=x.dtype), sizes)
 
 
 def expand_as(x: Variable, target_tensor: Variable, name: str | None = None) -> Variable:
@@ -290,10 +304,14 @@ def crop_tensor(x: Variable, shape: Any = None, offsets: Any = None, name: str |
     helper = LayerHelper("crop_tensor", name=name)
     inputs: dict[str, Any] = {"X": [x]}
     attrs: dict[str, Any] = {}
+    out = helper.create_variable_for_type_inference(x.dtype)
     offsets = [0] * len(x.shape) if offsets is None else offsets
     add_numbers(helper, inputs, attrs, offsets, "offsets", "Offsets", "OffsetsTensor")
     sizes = add_numbers(helper, inputs, attrs, shape, "shape", "Shape", "ShapeTensor")
-    return say(helper.op("crop_tensor", inputs, attrs, dtype=x.dtype), sizes)
+    if not isinstance(shape, Variable):
+        attrs["shape"] = [0 if isinstance(n, Variable) else int(n) for n in shape]
+    helper.append_op("crop_tensor", inputs, {"Out": [out]}, attrs)
+    return say(out, sizes)
 
 
 def shape(input: Variable) -> Variable:

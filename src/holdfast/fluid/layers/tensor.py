@@ -123,7 +123,7 @@ def fill_constant(shape: Any, dtype: Any, value: Any, force_cpu: bool = False, o
         inputs["ValueTensor"] = [value]
     else:
         attrs |= {"value": float(value), "str_value": _text(value, dtype)}
-    sizes = add_numbers(helper, inputs, attrs, shape, "shape", "ShapeTensor", "ShapeTensorList")
+    sizes = add_numbers(helper, inputs, attrs, shape, "shape", "ShapeTensor", "ShapeTensorList", as_layer=True)
     if out is None:
         out = helper.create_variable_for_type_inference(dtype)
     attrs["dtype"] = int(out.dtype)

@@ -43,6 +43,11 @@ def _powered(x: Array, y: Array) -> Array:
     return jnp.power(x.astype(jnp.float64), y.astype(jnp.float64)).astype(x.dtype)
 
 
+def _remainder(x: Array, y: Array) -> Array:
+    # Of integers C++'s, with the sign of x; of floats Fluid gives it the sign of y.
+    return jnp.mod(x, y) if jnp.issubdtype(x.dtype, jnp.floating) else jax.lax.rem(*jnp.broadcast_arrays(x, y))
+
+
 def _elementwise(name: str, function: Callable[[Array, Array], Array], *, differentiable: bool = True) -> None:
     @folds
     def run(x: Array, y: Array, *, axis: int = -1) -> Array:
@@ -59,7 +64,7 @@ _elementwise("div", _divided)
 _elementwise("max", lambda x, y: jnp.where(x > y, x, y))
 _elementwise("min", lambda x, y: jnp.where(x < y, x, y))
 _elementwise("pow", _powered)
-_elementwise("mod", jnp.mod, differentiable=False)
+_elementwise("mod", _remainder, differentiable=False)
 _elementwise("floordiv", lambda x, y: jnp.trunc(_divided(x, y)).astype(x.dtype), differentiable=False)
 
 

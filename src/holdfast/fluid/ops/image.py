@@ -34,7 +34,8 @@ def _linear(x: Array, axis: int, out: int, align_corners: bool, align_mode: int)
         places = steps * number
     low = np.minimum(places.astype(np.int64), size - 1)
     share = (places - low).astype(x.dtype).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
-    return jnp.take(x, low, axis) * (1 - share) + jnp.take(x, np.minimum(low + 1, size - 1), axis) * share
+    between: Array = jnp.take(x, low, axis) * (1 - share) + jnp.take(x, np.minimum(low + 1, size - 1), axis) * share
+    return between
 
 
 def interpolate(

@@ -61,8 +61,8 @@ def batch_norm(
         new_mean = lax.stop_gradient(mean * share + used_mean * (1 - share))
         new_variance = lax.stop_gradient(variance * share + used_variance * (1 - share))
     inverse = lax.rsqrt(used_variance + epsilon)
-    factor = scale * inverse
-    y = values * _along_channels(factor, x, channel) + _along_channels(bias - used_mean * factor, x, channel)
+    centered = values - _along_channels(used_mean, x, channel)
+    y = centered * _along_channels(scale * inverse, x, channel) + _along_channels(bias, x, channel)
     y = jnp.maximum(y, 0) if fuse_with_relu else y
     return y.astype(x.dtype), new_mean, new_variance, used_mean, inverse
 

@@ -67,8 +67,9 @@ def pool(
     for i, (k, s, p) in enumerate(zip(ksize, strides, full, strict=True)):
         window[first + i], step[first + i], padding[first + i] = k, s, p
     if pooling_type == "max":
-        return lax.reduce_window(x, _lowest(x.dtype), lax.max, window, step, padding)
-    total = lax.reduce_window(x, np.zeros((), x.dtype)[()], lax.add, window, step, padding)
+        largest: Array = lax.reduce_window(x, _lowest(x.dtype), lax.max, window, step, padding)
+        return largest
+    total: Array = lax.reduce_window(x, np.zeros((), x.dtype)[()], lax.add, window, step, padding)
     if not exclusive:
         return total / math.prod(ksize)
     for i, (count, n, k, s, (before, _)) in enumerate(zip(counts, sizes, ksize, strides, pads, strict=True)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 from holdfast.fluid.clip import GradientClipBase
 from holdfast.fluid.framework import Parameter
@@ -50,7 +50,7 @@ class DecayedAdagradOptimizer(Optimizer):
     """
 
     type = "decayed_adagrad"
-    accumulators: ClassVar = (Accumulator("moment", "Moment", "MomentOut"),)
+    accumulators = (Accumulator("moment", "Moment", "MomentOut"),)
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class AdadeltaOptimizer(Optimizer):
     type = "adadelta"
     uses_rate = False
     # The names begin with an underscore, so that files are called `fc_0.w_0__avg_squared_grad_0`.
-    accumulators: ClassVar = (
+    accumulators = (
         Accumulator("_avg_squared_grad", "AvgSquaredGrad", "AvgSquaredGradOut"),
         Accumulator("_avg_squared_update", "AvgSquaredUpdate", "AvgSquaredUpdateOut"),
     )
@@ -116,7 +116,7 @@ class RMSPropOptimizer(Optimizer):
     """
 
     type = "rmsprop"
-    accumulators: ClassVar = (
+    accumulators = (
         Accumulator("momentum", "Moment", "MomentOut"),
         Accumulator("mean_square", "MeanSquare", "MeanSquareOut"),
         Accumulator("mean_grad", "MeanGrad", "MeanGradOut"),
@@ -155,7 +155,7 @@ class FtrlOptimizer(Optimizer):
     """
 
     type = "ftrl"
-    accumulators: ClassVar = (
+    accumulators = (
         Accumulator("squared", "SquaredAccumulator", "SquaredAccumOut"),
         Accumulator("linear", "LinearAccumulator", "LinearAccumOut"),
     )

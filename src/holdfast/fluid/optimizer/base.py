@@ -87,7 +87,7 @@ class Optimizer:
             )
         self.regularization = regularization
         self._grad_clip = grad_clip
-        self._learning_rate = learning_rate
+        self._learning_rate: Any = learning_rate
         self._parameter_list = None if parameter_list is None else list(parameter_list)
         self._name = name
         self._dtype: Any = None
@@ -182,7 +182,7 @@ class Optimizer:
         with program_guard(loss.block.program, startup_program):
             return self.apply_gradients(params_grads)
 
-    def apply_gradients(self, params_grads: Iterable[tuple[Parameter, Variable]]) -> list[Operator]:
+    def apply_gradients(self, params_grads: Iterable[tuple[Parameter, Variable | None]]) -> list[Operator]:
         """Add to the default main program what clips, regularizes and applies gradients.
 
         Args:

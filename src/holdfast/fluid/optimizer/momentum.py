@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 from holdfast.fluid.clip import GradientClipBase
 from holdfast.fluid.framework import Parameter
@@ -31,7 +31,7 @@ class MomentumOptimizer(Optimizer):
     """
 
     type = "momentum"
-    accumulators: ClassVar = (Accumulator("velocity", "Velocity", "VelocityOut"),)
+    accumulators = (Accumulator("velocity", "Velocity", "VelocityOut"),)
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class LarsMomentumOptimizer(Optimizer):
     """
 
     type = "lars_momentum"
-    accumulators: ClassVar = (Accumulator("velocity", "Velocity", "VelocityOut"),)
+    accumulators = (Accumulator("velocity", "Velocity", "VelocityOut"),)
 
     def __init__(
         self,

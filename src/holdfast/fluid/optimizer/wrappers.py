@@ -22,7 +22,7 @@ class LookaheadOptimizer:
     def __init__(self, inner_optimizer: Optimizer, alpha: float = 0.5, k: int = 5) -> None:
         if not 0.0 <= alpha <= 1.0:
             raise ValueError(f"alpha must be from 0 to 1, not {alpha}")
-        if not isinstance(k, int) or k < 1:
+        if k < 1 or k != int(k):
             raise ValueError(f"k must be a whole number of steps, at least 1, not {k!r}")
         self.inner_optimizer = inner_optimizer
         self.alpha = alpha
@@ -37,7 +37,7 @@ class LookaheadOptimizer:
         """
         made = self.inner_optimizer.minimize(loss, startup_program=startup_program)
         block = loss.block.program.global_block()
-        startup = (startup_program or default_startup_program()).global_block()
+        startup = (default_startup_program() if startup_program is None else startup_program).global_block()
         with program_guard(block.program, startup_program):
             slow = [self._slow(block, startup, p.name) for p in block.all_parameters()]
             k = create_global_var([1], self.k, "int32", persistable=True, name="lookahead_k")

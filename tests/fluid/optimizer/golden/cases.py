@@ -104,20 +104,20 @@ RULES = {
 AVERAGES = {"model_average": _model_average, "moving_average": _moving_average}
 
 SCHEDULES = {
-    "exponential": _schedule(lambda L: L.exponential_decay(0.1, 3, 0.5)),
-    "exponential_stairs": _schedule(lambda L: L.exponential_decay(0.1, 3, 0.5, staircase=True)),
-    "natural_exp": _schedule(lambda L: L.natural_exp_decay(0.1, 3, 0.5)),
-    "natural_exp_stairs": _schedule(lambda L: L.natural_exp_decay(0.1, 3, 0.5, staircase=True)),
-    "inverse_time": _schedule(lambda L: L.inverse_time_decay(0.1, 3, 0.5)),
-    "inverse_time_stairs": _schedule(lambda L: L.inverse_time_decay(0.1, 3, 0.5, staircase=True)),
-    "polynomial": _schedule(lambda L: L.polynomial_decay(0.1, 4, 0.01, power=2.0)),
-    "polynomial_cycle": _schedule(lambda L: L.polynomial_decay(0.1, 2, 0.01, power=1.0, cycle=True)),
-    "piecewise": _schedule(lambda L: L.piecewise_decay([2, 4], [0.1, 0.05, 0.01])),
-    "noam": _schedule(lambda L: L.noam_decay(16, 3)),
-    "noam_scaled": _schedule(lambda L: L.noam_decay(16, 3, learning_rate=0.5)),
-    "cosine": _schedule(lambda L: L.cosine_decay(0.1, 2, 4)),
-    "warmup": _schedule(lambda L: L.linear_lr_warmup(0.1, 3, 0.01, 0.07)),
+    "exponential": _schedule(lambda layers: layers.exponential_decay(0.1, 3, 0.5)),
+    "exponential_stairs": _schedule(lambda layers: layers.exponential_decay(0.1, 3, 0.5, staircase=True)),
+    "natural_exp": _schedule(lambda layers: layers.natural_exp_decay(0.1, 3, 0.5)),
+    "natural_exp_stairs": _schedule(lambda layers: layers.natural_exp_decay(0.1, 3, 0.5, staircase=True)),
+    "inverse_time": _schedule(lambda layers: layers.inverse_time_decay(0.1, 3, 0.5)),
+    "inverse_time_stairs": _schedule(lambda layers: layers.inverse_time_decay(0.1, 3, 0.5, staircase=True)),
+    "polynomial": _schedule(lambda layers: layers.polynomial_decay(0.1, 4, 0.01, power=2.0)),
+    "polynomial_cycle": _schedule(lambda layers: layers.polynomial_decay(0.1, 2, 0.01, power=1.0, cycle=True)),
+    "piecewise": _schedule(lambda layers: layers.piecewise_decay([2, 4], [0.1, 0.05, 0.01])),
+    "noam": _schedule(lambda layers: layers.noam_decay(16, 3)),
+    "noam_scaled": _schedule(lambda layers: layers.noam_decay(16, 3, learning_rate=0.5)),
+    "cosine": _schedule(lambda layers: layers.cosine_decay(0.1, 2, 4)),
+    "warmup": _schedule(lambda layers: layers.linear_lr_warmup(0.1, 3, 0.01, 0.07)),
     "warmup_piecewise": _schedule(
-        lambda L: L.linear_lr_warmup(L.piecewise_decay([4, 5], [0.1, 0.05, 0.01]), 3, 0.0, 0.1)
+        lambda layers: layers.linear_lr_warmup(layers.piecewise_decay([4, 5], [0.1, 0.05, 0.01]), 3, 0.0, 0.1)
     ),
 }

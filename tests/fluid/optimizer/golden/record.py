@@ -13,7 +13,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 def numbers(array):
     """Values that give the same float32 back when they are read."""
     array = np.asarray(array)
-    return [int(v) if array.dtype.kind == "i" else float("%.9g" % v) for v in array.ravel()]
+    return [int(v) if array.dtype.kind == "i" else float(f"{v:.9g}") for v in array.ravel()]
 
 
 def state(main, scope):
