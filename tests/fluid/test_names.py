@@ -11,11 +11,7 @@ from holdfast.fluid import unsupported
 NAMES = json.loads((Path(__file__).parent / "golden" / "names185.json").read_text())
 # Still to come, by owner.
 PENDING = {
-    "fluid.io": {
-        "batch", "save", "load", "load_program_state", "set_program_state", "PyReader", "DataLoader", "default_collate_fn",
-        "cache", "map_readers", "buffered", "compose", "chain", "shuffle", "ComposeNotAligned", "firstn", "xmap_readers",
-        "multiprocess_reader",
-    },
+    "fluid.io": {"ComposeNotAligned", "default_collate_fn", "load", "load_program_state", "save", "set_program_state"},
     "fluid.reader": {"default_collate_fn"},
 }  # fmt: skip
 # What programs reach as fluid.name only.

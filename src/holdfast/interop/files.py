@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import numpy as np
 
@@ -36,31 +36,47 @@ def write_file(path: str, pieces: Iterable[Piece]) -> int:
     Raises:
         StorageError, DiskFullError: the system refused; what was at `path` is still there.
     """
+    with new_file(path) as file:
+        return _pour(file, pieces)
+
+
+@contextlib.contextmanager
+def new_file(path: str) -> Iterator[IO[bytes]]:
+    """A file to fill that becomes `path`, durable and as a whole, when the block ends; if it fails nothing changes.
+
+    Raises:
+        ForeignFolderError: there is a folder.
+        StorageError, DiskFullError: the system refused; what was at `path` is still there.
+    """
     folder = os.path.dirname(os.path.abspath(path))
     temporary = os.path.join(folder, f"{TEMPORARY}{os.urandom(8).hex()}")
     with storage_errors(f"cannot write {path}"):
         if os.path.isdir(path):
             raise ForeignFolderError(f"{path} is a folder; a file cannot take its place")
         try:
-            size = put(temporary, pieces)
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
             os.rename(temporary, path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
         _sync_folder(folder)
-    return size
 
 
 def put(path: str, pieces: Iterable[Piece]) -> int:
     """Write a new file and sync it; returns its size."""
-    size = 0
     with open(path, "xb") as file:
-        for piece in pieces:
-            size += file.write(piece if isinstance(piece, bytes) else piece.data)
+        size = _pour(file, pieces)
         file.flush()
         os.fsync(file.fileno())
     return size
+
+
+def _pour(file: IO[bytes], pieces: Iterable[Piece]) -> int:
+    return sum(file.write(piece if isinstance(piece, bytes) else piece.data) for piece in pieces)
 
 
 @contextlib.contextmanager

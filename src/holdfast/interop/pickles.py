@@ -3,7 +3,7 @@
 It is no `pickle.Unpickler` with a filter: it has its own small machine, in which a global is a name that a table knows or
 does not know. Nothing is imported, called or executed, and what it makes is bounded by the size of the file.
 
-It knows protocols 2 to 4, of Python 2 and 3 and of every NumPy.
+It knows protocols 2 to 5, of Python 2 and 3 and of every NumPy; not what is only in 5, buffers outside of the pickle.
 
 Source: the opcodes' description in Python's pickletools; the files under tests/fixtures.
 """
@@ -29,10 +29,17 @@ _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """An instance of a class that the caller allowed by name: only its fields, no behaviour."""
+    """What the caller allowed by name: an instance of a class, what a function gave, or the thing itself. No behaviour.
+
+    Attributes:
+        kind: the name, without the module.
+        fields: those of an instance.
+        arguments: what it is made of, where that is no fields.
+    """
 
     kind: str
     fields: dict[str, Any]
+    arguments: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ class _DType:
 @dataclass(slots=True, eq=False)
 class _Instance:
     kind: str
-    state: _Dict | None = None
+    state: _Dict | tuple[Any, ...] | None = None
 
 
 class _Machine:
@@ -127,8 +134,8 @@ class _Machine:
         return self.stack[-1]
 
     def run(self) -> Any:
-        if self.take(1) != b"\x80" or not 2 <= (protocol := self.take(1)[0]) <= 4:
-            raise FormatError(f"{self.where} is no pickle of protocol 2, 3 or 4")
+        if self.take(1) != b"\x80" or not 2 <= (protocol := self.take(1)[0]) <= 5:
+            raise FormatError(f"{self.where} is no pickle of protocol 2 to 5")
         while True:
             opcode = self.take(1)
             if opcode == b".":
@@ -158,6 +165,9 @@ class _Machine:
 
     def reduce(self) -> None:
         function, arguments = self.popped(2)
+        if type(function) is _Global and str(function) in self.records and type(arguments) is tuple:
+            self.stack.append(_Instance(function.name, arguments))
+            return
         call = _CALLS.get(function) if type(function) is _Global else None
         if call is None or type(arguments) is not tuple:
             self.bad("it calls what is no function of the list of allowed ones; nothing was executed")
@@ -176,7 +186,7 @@ class _Machine:
             target.made = self.array(state)
         elif type(target) is _DType and type(state) is tuple and len(state) >= 2 and state[1] in ("<", ">", "|"):
             target.order = state[1]
-        elif type(target) is _Instance and target.state is None and type(state) is _Dict:
+        elif type(target) is _Instance and target.state is None and type(state) in (_Dict, tuple):
             target.state = state
         else:
             self.bad("it sets the state of what has none; nothing was executed")
@@ -222,7 +232,7 @@ class _Finished:
     """Makes what a pickle held of what the machine built: a tree of at most as many nodes as the file has bytes."""
 
     def __init__(self, machine: _Machine) -> None:
-        self._bad, self._left = machine.bad, len(machine.data)
+        self._bad, self._left, self._records = machine.bad, len(machine.data), machine.records
 
     def of(self, value: Any, depth: int) -> Any:
         self._left -= 1
@@ -238,8 +248,11 @@ class _Finished:
         if kind is _Dict:
             return self._dict(value, depth)
         if kind is _Instance:
-            state = self._dict(value.state or _Dict(), depth)
-            return Record(value.kind, state)
+            if type(value.state) is tuple:
+                return Record(value.kind, {}, self.of(value.state, depth + 1))
+            return Record(value.kind, self._dict(value.state or _Dict(), depth))
+        if kind is _Global and str(value) in self._records:
+            return Record(value.name, {})
         return self._bad("it holds a part of an array, or a class, instead of a value")
 
     def _dict(self, value: _Dict, depth: int) -> dict[Any, Any]:
@@ -408,7 +421,7 @@ def read(data: bytes, where: str, *, records: frozenset[str] = frozenset()) -> A
     Args:
         data: all bytes of the file.
         where: the file's name, for messages.
-        records: classes, as `module.name`, whose instances are read as `Record`; they are not imported.
+        records: classes, functions and constants, as `module.name`, that are read as `Record`; they are not imported.
 
     Returns:
         Arrays (new, writable, of native byte order), dicts, lists, tuples, str, bytes, int, float, bool, None and `Record`.
