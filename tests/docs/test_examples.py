@@ -6,6 +6,7 @@ status that `# exit status N` behind it announces, or else 0, and print every wo
 and dates may differ, and `…` stands for what is left out.
 """
 
+import contextlib
 import doctest
 import importlib
 import os
@@ -51,8 +52,26 @@ def blocks(markdown: str) -> Iterator[Block]:
             yield Block(match["language"], match["text"], markdown.count("\n", 0, match.start("text")) + 1)
 
 
+def fresh_programs(markdown: str) -> contextlib.AbstractContextManager[object]:
+    """Default programs, scope and names of its own for a page about programs: a reader tries it in a new process."""
+    guards = contextlib.ExitStack()
+    if "holdfast.fluid" in markdown:
+        import holdfast.fluid as fluid
+
+        guards.enter_context(fluid.program_guard(fluid.Program(), fluid.Program()))
+        guards.enter_context(fluid.scope_guard(fluid.Scope()))
+        guards.enter_context(fluid.unique_name.guard())
+    return guards
+
+
 def run_page(markdown: str, name: str) -> int:
     """Run the blocks of a page in the working directory; return how many lines of the console and blocks ran."""
+    with fresh_programs(markdown):
+        return run_blocks(markdown, name)
+
+
+def run_blocks(markdown: str, name: str) -> int:
+    """Run the blocks of a page, one after the other."""
     namespace: dict[str, object] = {"__name__": "__main__"}
     ran = 0
     for block in blocks(markdown):
