@@ -7,13 +7,12 @@ Source: torch.serialization of PyTorch 2.13.
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,9 +21,6 @@ from holdfast.errors import FormatError, MissingExtraError, UnsupportedVariableE
 from holdfast.interop import extras, files
 from holdfast.interop.foreign import Held, flatten, of_optimizers
 from holdfast.interop.source import opened
-
-if TYPE_CHECKING:
-    import torch
 
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """How files begin that `torch.save` wrote before PyTorch 1.6, or with `_use_new_zipfile_serialization=False`."""
@@ -56,8 +52,7 @@ def read(path: str | os.PathLike[str]) -> Held:
         size = source.size
     with open(where, "rb") as file:
         held = load(file, where)
-    convert = _Arrays(torch, size)
-    flat = flatten(held, convert.array_of, size, where)
+    flat = flatten(held, Arrays(torch, size).array_of, size, where)
     left_out = [f"value {name}" for name in flat.values]
     return Held(flat.arrays, of_optimizers(flat.arrays, flat.values), left_out)
 
@@ -79,7 +74,7 @@ def library(where: str) -> Any:
     return torch
 
 
-def load(file: Any, where: str) -> Any:
+def load(file: IO[bytes], where: str) -> Any:
     """What `torch.save` was given, if it is of tensors and plain values.
 
     Args:
@@ -104,7 +99,7 @@ def load(file: Any, where: str) -> Any:
         raise FormatError(f"{where} is cut off or malformed, or no file of torch.save: {said}") from error
 
 
-def _check_archive(file: Any, where: str) -> None:
+def _check_archive(file: IO[bytes], where: str) -> None:
     file.seek(0)
     if file.read(4) != b"PK\x03\x04":
         return
@@ -120,25 +115,31 @@ def _check_archive(file: Any, where: str) -> None:
         raise FormatError(f"{where} holds compressed parts ({packed[0]}), which torch.save never writes")
 
 
-class _Arrays:
-    """Makes arrays of tensors, of the same memory where that is possible; copies only so much."""
+class Arrays:
+    """Makes arrays of tensors, of the same memory where that is possible; copies only so much.
+
+    Args:
+        torch: the library.
+        size: of the file in bytes.
+    """
 
     def __init__(self, torch: Any, size: int) -> None:
         self._torch = torch
         self._names = {getattr(torch, theirs): ours for ours, theirs in _NAMES.items() if hasattr(torch, theirs)}
-        # An expanded tensor shows one element any number of times.
-        self._room = _ROOM + 16 * size
+        self._room = _ROOM + 16 * size  # an expanded tensor shows one element any number of times
 
     def array_of(self, value: Any) -> np.ndarray | str | None:
-        if not isinstance(value, self._torch.Tensor):
+        """A tensor as an array; a text, if it has no such form; None if it is no tensor."""
+        torch = self._torch
+        if not isinstance(value, torch.Tensor):
             return None
-        if value.layout != self._torch.strided or value.is_nested:
+        if value.is_nested or value.layout != torch.strided:
             return "is sparse or nested: save what it is made of, or to_dense()"
         if value.is_quantized:
             return f"is quantized ({value.dtype}): save its int_repr(), scale and zero point, or dequantize()"
         if value.is_meta:
             return "is on the meta device: the file has its shape, and no elements"
-        if value.dtype not in self._names and value.dtype != self._torch.complex128:
+        if value.dtype not in self._names and value.dtype != torch.complex128:
             return f"has dtype {value.dtype}, which NumPy has no form for"
         tensor = value.detach().resolve_conj().resolve_neg()
         if not tensor.is_contiguous():
@@ -146,32 +147,11 @@ class _Arrays:
             if self._room < 0:
                 return "is a few elements shown very often (expanded): save it before it is expanded"
             tensor = tensor.contiguous()
-        return array(tensor, self._names.get(value.dtype))
-
-
-def array(tensor: torch.Tensor, name: str | None) -> np.ndarray:
-    """A contiguous tensor in the host's memory as an array of the same memory.
-
-    Args:
-        tensor: of ordinary layout.
-        name: our name of its dtype; None if it is complex128.
-    """
-    import torch
-
-    if name is None or dtypes.to_numpy(name).isbuiltin == 1:
+        ours = dtypes.to_numpy(self._names[value.dtype]) if value.dtype in self._names else np.dtype(np.complex128)
+        if ours.isbuiltin != 1:  # what NumPy lacks is looked at as bits
+            tensor = tensor.view({1: torch.uint8, 2: torch.int16}[tensor.element_size()])
         made: np.ndarray = tensor.numpy()
-        return made
-    bits = {1: torch.uint8, 2: torch.int16}[tensor.element_size()]
-    viewed: np.ndarray = tensor.view(bits).numpy()
-    return viewed.view(dtypes.to_numpy(name))
-
-
-def to_array(tensor: torch.Tensor) -> np.ndarray | str:
-    """A tensor as an array; the reason if it has no such form."""
-    import torch
-
-    made = _Arrays(torch, tensor.numel() * tensor.element_size()).array_of(tensor)
-    return "is no tensor" if made is None else made
+        return made.view(ours)
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
@@ -192,15 +172,10 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> Non
         if theirs is None:
             reasons[name] = f"PyTorch {torch.__version__} has no {array.dtype}"
             continue
-        # frombuffer takes no empty one; bytes, as NumPy's dtypes and PyTorch's are not all each other's.
+        # As bytes, because NumPy's dtypes and PyTorch's are not all each other's; a copy, as PyTorch wants memory to write to.
         flat = np.array(array, array.dtype.newbyteorder("="), order="C").reshape(-1).view(np.uint8)
         made[name] = torch.from_numpy(flat).view(theirs).reshape(array.shape)
     if reasons:
         raise UnsupportedVariableError(reasons)
     with files.new_file(where) as file:
         torch.save(made, file)
-
-
-def from_bytes(data: bytes, where: str) -> Any:
-    """Like `load`, of a part of a file."""
-    return load(io.BytesIO(data), where)

@@ -1,0 +1,146 @@
+"""`.npz`, NumPy's archives of arrays. Pickled objects in them are refused.
+
+NumPy has no name for bfloat16 and float8 in its files: it writes `|V2` and `|V1`, from which nobody can tell what they are.
+
+Source: numpy.lib.format and `numpy.savez` of NumPy 2.4.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+import ml_dtypes
+import numpy as np
+
+from holdfast.errors import FormatError, UnsupportedVariableError
+from holdfast.interop import files
+from holdfast.interop.foreign import Held
+from holdfast.interop.source import opened
+
+_ENDING = ".npy"
+_MAX_NAME_BYTES = 60_000  # a zip file has 65,535 for it
+
+
+def read(path: str | os.PathLike[str], *, bfloat16: Collection[str] | Literal["all"] = ()) -> Held:
+    """All arrays of a file. Text is left out, by name.
+
+    An archive may be compressed: the memory that it takes can be a thousand times its size.
+
+    Args:
+        path: the file.
+        bfloat16: names of arrays that are bfloat16, of which NumPy wrote bare bits; `"all"`: every array of `|V2`.
+
+    Raises:
+        FormatError: the file is cut off or malformed, or holds pickled objects.
+        UnsupportedVariableError: nobody can tell what an array is.
+        ValueError: a name of `bfloat16` is not there, or has other than 2 bytes per element.
+        StorageError: the system refused to read.
+    """
+    where = os.fspath(path)
+    with opened(where):  # a regular file, that may be read
+        pass
+    arrays: dict[str, np.ndarray] = {}
+    left_out: list[str] = []
+    try:
+        with zipfile.ZipFile(where) as archive:
+            for member in archive.infolist():
+                name = member.filename.removesuffix(_ENDING)
+                if name == member.filename:
+                    left_out.append(f"file {name}")
+                    continue
+                array = _array(archive, member, where)
+                if name in arrays:
+                    raise FormatError(f"{where}: two arrays have the name {name!r}")
+                if array.dtype.kind in "SU":
+                    left_out.append(f"value {name}")
+                else:
+                    arrays[name] = array
+    except FormatError:
+        raise
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        raise FormatError(f"{where} is cut off or malformed: {error}") from error
+    return Held(_marked(arrays, bfloat16, where), set(), left_out)
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> np.ndarray:
+    what = f"{where}: {member.filename!r}"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise FormatError(f"{what} is compressed in a way that NumPy never uses")
+    with archive.open(member) as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+        except ValueError as error:
+            raise FormatError(f"{what} is no array as NumPy writes it: {error}") from error
+        begun = file.tell()
+    if dtype.hasobject:
+        raise FormatError(f"{what} holds pickled objects, which are not read: nothing of it was executed")
+    count = 1
+    for extent in shape:  # Python's integers do not overflow
+        count *= extent
+    # Before the memory is taken: a header can say anything.
+    if min(shape, default=0) < 0 or begun + count * dtype.itemsize != member.file_size:
+        raise FormatError(f"{what} has {member.file_size:,} bytes, its header says {dtype} {shape}")
+    with archive.open(member) as file:
+        made: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    if dtype.kind not in "iufcb":
+        return made
+    return np.asarray(made, dtype.newbyteorder("="), order="C")
+
+
+def _marked(
+    arrays: dict[str, np.ndarray], bfloat16: Collection[str] | Literal["all"], where: str
+) -> dict[str, np.ndarray]:
+    two = {name for name, array in arrays.items() if array.dtype in (np.dtype("V2"), np.dtype(np.uint16))}
+    if bfloat16 == "all":
+        chosen = {name for name in two if arrays[name].dtype.kind == "V"}
+    else:
+        chosen = set(bfloat16)
+    if wrong := sorted(chosen - two):
+        raise ValueError(f"bfloat16= names what {where} does not hold in 2 bytes each: {', '.join(wrong)}")
+    made = {
+        name: np.ascontiguousarray(array).view(ml_dtypes.bfloat16).reshape(array.shape) if name in chosen else array
+        for name, array in arrays.items()
+    }
+    reasons = {
+        name: f"is {array.dtype} in the file, and NumPy does not say of what. If it is bfloat16, name it (--bfloat16 NAME)"
+        if array.dtype == np.dtype("V2")
+        else f"is {array.dtype}: not numbers"
+        for name, array in made.items()
+        if array.dtype.kind not in "iufcb" and name not in chosen
+    }
+    if reasons:
+        raise UnsupportedVariableError(reasons)
+    return made
+
+
+def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a file that `numpy.load(path)` reads, uncompressed; whole or not at all.
+
+    Raises:
+        UnsupportedVariableError: NumPy's format cannot hold a dtype or a name; nothing was written.
+        StorageError, DiskFullError: the system refused; what was at `path` is still there.
+    """
+    reasons = {name: reason for name, array in arrays.items() if (reason := _problem(name, array))}
+    if reasons:
+        raise UnsupportedVariableError(reasons)
+    with (
+        files.new_file(os.fspath(path)) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+    ):
+        for name, array in arrays.items():
+            # Of one date, so that the same arrays make the same file.
+            with archive.open(zipfile.ZipInfo(name + _ENDING), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _problem(name: str, array: np.ndarray) -> str | None:
+    if array.dtype.kind not in "iufcb":
+        return f"NumPy's files cannot hold {array.dtype}: it would be read as bare bits. Use --to pt"
+    if name.endswith(_ENDING) or "\0" in name or len(name.encode()) > _MAX_NAME_BYTES:
+        return f"a name in an npz file must not end with {_ENDING}, hold a zero character or be longer than {_MAX_NAME_BYTES:,}"
+    return None
