@@ -15,12 +15,19 @@ from holdfast.engine.commit import storage_errors
 from holdfast.engine.pause import collection_paused
 from holdfast.engine.progress import ProgressOption, metered
 from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks
-from holdfast.errors import CheckpointNotFoundError, CorruptCheckpointError, FormatError, HoldfastError, StorageError
+from holdfast.errors import (
+    CheckpointNotFoundError,
+    CorruptCheckpointError,
+    FormatError,
+    HoldfastError,
+    StorageError,
+    VersionError,
+)
 from holdfast.format import layout, manifest as manifests, safetensors, values
 from holdfast.format.digests import BLOCK_BYTES, hasher, hexdigest
 from holdfast.format.geometry import Box, overlap, relative, rows_of
 from holdfast.format.manifest import Chunk, Entry, File, Manifest, Outline, UnreadEntry
-from holdfast.storage import AnyPath, Location, resolve
+from holdfast.storage import AnyPath, LocalStore, Location, resolve
 from holdfast.variables import Variable
 
 _REOPENINGS = 20
@@ -350,6 +357,19 @@ def open_whole(path: AnyPath, *, serial: int | None, verify: bool) -> Checkpoint
 
 def _open(path: AnyPath, serial: int | None, verify: bool, read: Callable[[Location], Manifest]) -> Checkpoint:
     location = resolve(path)
+    try:
+        return _found(location, serial, verify, read)
+    except (CheckpointNotFoundError, FormatError) as error:
+        if type(error) is VersionError or not isinstance(location.store, LocalStore):
+            raise
+        from holdfast.interop.recognise import advice
+
+        if said := advice(location.path):
+            raise type(error)(f"{error}{said}") from error
+        raise
+
+
+def _found(location: Location, serial: int | None, verify: bool, read: Callable[[Location], Manifest]) -> Checkpoint:
     with storage_errors(f"cannot open {location}"):
         entry = location.store.stat(location.path)
         if entry is not None and entry.kind == "file" and serial is None:

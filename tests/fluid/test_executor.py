@@ -343,7 +343,7 @@ def test_training_on_does_not_forget_that_a_variable_was_loaded(trained):
 
 
 def test_a_program_that_computes_a_persistable_anew_in_every_run_may_do_so_after_a_load(trained):
-    main, startup, exe, _, loss = trained
+    main, _, exe, _, loss = trained
     kept = main.global_block().create_var(name="kept", shape=[1], dtype="float32", persistable=True)
     main.global_block().append_op("assign", {"X": [loss]}, {"Out": [kept]})
     fluid.global_scope().var("kept").loaded_from = "model"

@@ -218,7 +218,7 @@ def test_hostile_opcodes(body: bytes, reason: str) -> None:
         read(PREFIX + body + b".")
 
 
-@pytest.mark.parametrize("data", [b"", b"\x80", b"\x80\x01N.", b"\x80\x05N.", b"N.", b"(dp0\n.", b"\x93NUMPY"])
+@pytest.mark.parametrize("data", [b"", b"\x80", b"\x80\x01N.", b"\x80\x06N.", b"N.", b"(dp0\n.", b"\x93NUMPY"])
 def test_other_protocols_are_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         read(data)

@@ -248,12 +248,15 @@ def export(
 
 @app.command(
     help=_help(
-        "Convert files of Fluid and Paddle to Holdfast, and back.",
-        "What the source is, its content says: a folder with a file per variable, a combined file, a tree of checkpoints, "
-        "a .pdparams file (or what the names of such a pair begin with), a folder of paddle.distributed, or Holdfast's "
-        "own. Nothing in it is executed. Without --to, old files become Holdfast's, and Holdfast's become a folder of "
-        "Fluid. An old checkpoint becomes the next checkpoint of the run DST.",
+        "Convert files of others to Holdfast, and back.",
+        "What the source is, its content says: a .pt file, a safetensors file or a Hugging Face folder, .npz, a folder of "
+        "torch.distributed.checkpoint, of Orbax or of paddle.distributed, a .pdparams file (or what the names of such a pair "
+        "begin with), Fluid's folder with a file per variable, combined file or tree of checkpoints, or Holdfast's own. "
+        "Nothing in it is executed. Without --to, files of others become Holdfast's, and Holdfast's become a folder of "
+        "Fluid. A checkpoint of Fluid becomes the next checkpoint of the run DST.",
         examples=[
+            "convert model.pt model",
+            "convert runs/digits@3 model.pt --to pt",
             "convert old-checkpoints runs/digits",
             "convert model.pdparams model",
             "convert runs/digits@3 old --to fluid",
@@ -265,7 +268,9 @@ def convert(
     destination: Annotated[str, typer.Argument(metavar="DST", help="The folder, file or run to make.")],
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="FORMAT", help="holdfast, fluid, fluid-combined, fluid-checkpoint or pdparams."),
+        typer.Option(
+            "--to", metavar="FORMAT", help="holdfast, fluid, fluid-combined, fluid-checkpoint, pdparams, pt or npz."
+        ),
     ] = None,
     serial: Annotated[int | None, typer.Option("--serial", min=0, metavar="N", help="Which checkpoint of SRC.")] = None,
     program: Annotated[
@@ -281,7 +286,9 @@ def convert(
     bfloat16: Annotated[
         list[str] | None,
         typer.Option(
-            "--bfloat16", metavar="NAME", help="An array of a pickle that is bfloat16, stored as uint16; '*': all."
+            "--bfloat16",
+            metavar="NAME",
+            help="An array of .pdparams or .npz that is bfloat16, stored as bare bits; '*': all.",
         ),
     ] = None,
     paddle: Annotated[

@@ -1,4 +1,4 @@
-"""`holdfast convert`: old files of Fluid and Paddle into Holdfast's format, and back."""
+"""`holdfast convert`: files of others into Holdfast's format, and back."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from holdfast.cli.exits import DONE, UsageError
 from holdfast.cli.output import Output
 from holdfast.cli.texts import count, size, tidy
 from holdfast.errors import ForeignFolderError
-from holdfast.interop import checkpoint_tree, fluid_folder, pdparams
+from holdfast.interop import checkpoint_tree, fluid_folder, npz, pdparams, torch_files
 from holdfast.interop.tensor import Dialect
 
-To = Literal["holdfast", "fluid", "fluid-combined", "fluid-checkpoint", "pdparams"]
-TARGETS = ("holdfast", "fluid", "fluid-combined", "fluid-checkpoint", "pdparams")
+To = Literal["holdfast", "fluid", "fluid-combined", "fluid-checkpoint", "pdparams", "pt", "npz"]
+TARGETS = ("holdfast", "fluid", "fluid-combined", "fluid-checkpoint", "pdparams", "pt", "npz")
 
 
 def convert(
@@ -57,8 +57,11 @@ def _write(content: Content, destination: str, to: str, dialect: Dialect, left_o
         _refuse_existing(destination)
         folder, name = os.path.split(os.path.abspath(destination))
         fluid_folder.write_variables(folder, content.variables, filename=name, dialect=dialect)
-    else:
+    elif to == "pdparams":
         _to_pickles(content, destination, dialect)
+    else:
+        _refuse_existing(destination)
+        (torch_files if to == "pt" else npz).write(destination, arrays_of(content)[0])
     return None
 
 

@@ -1,4 +1,4 @@
-"""What `holdfast convert` reads: any old file or folder, or a Holdfast checkpoint, as one thing: `Content`."""
+"""What `holdfast convert` reads: any file or folder of others, or a Holdfast checkpoint, as one thing: `Content`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,24 @@ import numpy as np
 import holdfast
 from holdfast.cli.exits import UsageError
 from holdfast.cli.targets import Target, target
-from holdfast.errors import CheckpointNotFoundError
-from holdfast.interop import checkpoint_tree, distcp, fluid_folder, pdparams, pir, program_wire
+from holdfast.errors import CheckpointNotFoundError, FormatError
+from holdfast.interop import (
+    checkpoint_tree,
+    dcp,
+    distcp,
+    fluid_folder,
+    huggingface,
+    npz,
+    orbax,
+    pdparams,
+    pir,
+    program_wire,
+    torch_files,
+)
 from holdfast.interop.arrays import from_arrays, to_arrays
 from holdfast.interop.expected import Expected, Value
 from holdfast.interop.fluid_names import MODEL, not_parameters
+from holdfast.interop.foreign import Held
 from holdfast.interop.lodtensor import LoDTensor
 from holdfast.interop.recognise import Kind, combined_files, recognise
 
@@ -33,7 +46,7 @@ class Hints:
         program: file with the program whose variables a combined file holds.
         names: file with their names, one a line.
         persistable: patterns of names that are no parameters.
-        bfloat16: names of arrays that a pickle holds as uint16 and that are bfloat16; `*` for all.
+        bfloat16: names of arrays that a pickle or an npz file holds as bare 16 bits and that are bfloat16; `*` for all.
     """
 
     program: str | None = None
@@ -86,17 +99,15 @@ def read(text: str, serial: int | None, hints: Hints) -> Content:
     else:
         raise CheckpointNotFoundError(f"{chosen.path} does not exist")
     if kind is None:
-        raise UsageError(f"{chosen.path} is not recognised: it is neither Holdfast's, nor Fluid's, nor Paddle's")
-    if chosen.serial is not None and kind != "fluid-checkpoints":
+        raise UsageError(f"{chosen.path} is not recognised; docs/cli.md lists what convert reads")
+    if chosen.serial is not None and kind not in ("fluid-checkpoints", "orbax-steps"):
         raise UsageError(f"{chosen.path} has no serials")
-    found = _old(kind, chosen, hints)
+    found = _other(kind, chosen, hints)
     named = {name for name in found.variables if any(fnmatch.fnmatchcase(name, p) for p in hints.persistable)}
     return replace(found, others=found.others | named)
 
 
 def _is_holdfast(chosen: Target) -> bool:
-    if chosen.kind == "file":
-        return chosen.path.endswith(".safetensors")
     return chosen.kind == "checkpoint" or (chosen.kind == "run" and bool(holdfast.serials(chosen.path)))
 
 
@@ -112,7 +123,7 @@ def _holdfast(chosen: Target) -> Content:
     return Content("holdfast", chosen.path, checkpoint.serial, variables, others & set(variables), trainers, left_out)
 
 
-def _old(kind: Kind, chosen: Target, hints: Hints) -> Content:
+def _other(kind: Kind, chosen: Target, hints: Hints) -> Content:
     path = chosen.path
     match kind:
         case "fluid-checkpoints" | "fluid-checkpoint":
@@ -136,6 +147,34 @@ def _old(kind: Kind, chosen: Target, hints: Hints) -> Content:
             return _named(kind, path, fluid_folder.read_variables(folder, [name], expected={}))
         case "fluid-model" | "fluid-combined":
             return _with_program(kind, path, hints)
+        case "torch":
+            return _held(kind, path, torch_files.read(path))
+        case "dcp":
+            return _held(kind, path, dcp.read(path))
+        case "safetensors":
+            return _held(kind, path, huggingface.read_file(path))
+        case "huggingface":
+            return _held(kind, path, huggingface.read_folder(path))
+        case "npz":
+            return _held(kind, path, _npz(path, hints))
+        case "orbax":
+            return _held(kind, path, orbax.read(path))
+        case "orbax-steps":
+            step, found_step = orbax.read_step(path, chosen.serial)
+            return replace(_held(kind, path, found_step), serial=step)
+
+
+def _held(kind: Kind, path: str, held: Held) -> Content:
+    return Content(kind, path, None, _plain(held.arrays), set(held.others), None, held.left_out)
+
+
+def _npz(path: str, hints: Hints) -> Held:
+    try:
+        return npz.read(path, bfloat16="all" if "*" in hints.bfloat16 else hints.bfloat16)
+    except FormatError:
+        raise
+    except ValueError as error:  # it has no such names
+        raise UsageError(str(error)) from error
 
 
 def _plain(arrays: dict[str, np.ndarray]) -> dict[str, Value]:

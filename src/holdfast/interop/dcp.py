@@ -18,7 +18,7 @@ import numpy as np
 
 from holdfast.errors import CheckpointNotFoundError, FormatError, UnsupportedVariableError
 from holdfast.format.geometry import Box, boxes_problem
-from holdfast.interop import files, pickles, torch_files
+from holdfast.interop import pickles, torch_files
 from holdfast.interop.foreign import Held, of_optimizers
 from holdfast.interop.pickles import Record
 from holdfast.interop.source import opened, read_all

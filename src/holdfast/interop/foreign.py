@@ -80,8 +80,9 @@ def flatten(tree: Any, array_of: Callable[[Any], np.ndarray | str | None], most:
         elif isinstance(node, list | tuple):
             inside = enumerate(node)
         before = len(flat.values)
-        # A list, as `any` of a generator would stop at the first.
-        holds = any([walk(item, f"{name}.{key}" if name else str(key), depth + 1) for key, item in inside])
+        holds = False
+        for key, item in inside:
+            holds |= walk(item, f"{name}.{key}" if name else str(key), depth + 1)
         if not holds:
             del flat.values[before:]
             flat.values.append(name or "the whole")

@@ -14,10 +14,10 @@ import numpy as np
 from holdfast import dtypes
 from holdfast.errors import CheckpointNotFoundError, FormatError
 from holdfast.format import json
-from holdfast.format.safetensors import header_size, parse_header
+from holdfast.format.safetensors import Tensor, header_size, parse_header
 from holdfast.interop import files
 from holdfast.interop.foreign import Held
-from holdfast.interop.source import opened, read_all
+from holdfast.interop.source import Source, opened, read_all
 
 ENDING = ".safetensors"
 INDEX = ".safetensors.index.json"
@@ -60,16 +60,15 @@ def read_folder(path: str | os.PathLike[str]) -> Held:
             f"{where} holds {' and '.join(indices or data) or 'no such file'}; name one file of it"
         )
     if indices:
-        held = _indexed(where, indices[0])
-        used = {*indices, *_weight_map(where, indices[0]).values()}
+        table = _weight_map(os.path.join(where, indices[0]))
+        held, used = _indexed(where, indices[0], table), {*indices, *table.values()}
     else:
         held, used = read_file(os.path.join(where, data[0])), set(data)
     rest = [name for name in names if name not in used and os.path.isfile(os.path.join(where, name))]
     return Held(held.arrays, set(), [*held.left_out, *(f"file {name}" for name in rest)])
 
 
-def _weight_map(where: str, index: str) -> dict[str, str]:
-    path = os.path.join(where, index)
+def _weight_map(path: str) -> dict[str, str]:
     content = json.parse(read_all(path, _MAX_INDEX_BYTES), path)
     table: Any = content.get("weight_map") if type(content) is dict else None
     if type(table) is not dict or not all(type(file) is str for file in table.values()):
@@ -84,8 +83,7 @@ def _weight_map(where: str, index: str) -> dict[str, str]:
     return table
 
 
-def _indexed(where: str, index: str) -> Held:
-    table = _weight_map(where, index)
+def _indexed(where: str, index: str, table: dict[str, str]) -> Held:
     arrays: dict[str, np.ndarray] = {}
     left_out: list[str] = []
     problems: list[str] = []
@@ -97,7 +95,8 @@ def _indexed(where: str, index: str) -> Held:
         if not os.path.isfile(os.path.join(where, file)):
             problems.append(f"{file} is not there, with {len(listed)} of its tensors")
             continue
-        headers[file] = list(_header(os.path.join(where, file)))
+        with opened(os.path.join(where, file)) as source:
+            headers[file] = list(_header(source))
         problems += [f"{file} does not hold {name!r}" for name in sorted(listed.difference(headers[file]))]
     if problems:
         shown = "\n".join(f"  {problem}" for problem in problems[:50])
@@ -110,18 +109,17 @@ def _indexed(where: str, index: str) -> Held:
     return Held({name: arrays[name] for name in table}, set(), left_out)
 
 
-def _header(path: str) -> dict[str, Any]:
-    with opened(path) as source:
-        start = header_size(source.take(min(8, source.size), "the length of the header"), source.size, path)
-        return dict(parse_header(source.take(start - 8, "the header"), source.size, path))
+def _header(source: Source) -> dict[str, Tensor]:
+    """The tensors of a file, in the order of their place; the next byte is the first of their elements."""
+    start = header_size(source.take(min(8, source.size), "the length of the header"), source.size, source.name)
+    return parse_header(source.take(start - 8, "the header"), source.size, source.name)
 
 
 def _tensors(path: str, names: set[str] | None) -> dict[str, np.ndarray]:
     """Those of a file with these names; None for all."""
     made: dict[str, np.ndarray] = {}
     with opened(path) as source:
-        start = header_size(source.take(min(8, source.size), "the length of the header"), source.size, path)
-        for name, tensor in parse_header(source.take(start - 8, "the header"), source.size, path).items():
+        for name, tensor in _header(source).items():
             if names is None or name in names:
                 made[name] = source.array(dtypes.to_numpy(tensor.dtype), tensor.shape, f"tensor {name[:100]!r}")
             else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from typing import Literal
 
@@ -42,27 +43,27 @@ def read(path: str | os.PathLike[str], *, bfloat16: Collection[str] | Literal["a
     where = os.fspath(path)
     with opened(where):  # a regular file, that may be read
         pass
-    arrays: dict[str, np.ndarray] = {}
-    left_out: list[str] = []
+    members: dict[str, np.ndarray | None] = {}
     try:
         with zipfile.ZipFile(where) as archive:
             for member in archive.infolist():
-                name = member.filename.removesuffix(_ENDING)
-                if name == member.filename:
-                    left_out.append(f"file {name}")
-                    continue
-                array = _array(archive, member, where)
-                if name in arrays:
-                    raise FormatError(f"{where}: two arrays have the name {name!r}")
-                if array.dtype.kind in "SU":
-                    left_out.append(f"value {name}")
-                else:
-                    arrays[name] = array
+                _add(members, archive, member, where)
     except FormatError:
         raise
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise FormatError(f"{where} is cut off or malformed: {error}") from error
+    arrays = {name: array for name, array in members.items() if array is not None}
+    left_out = [f"value {name}" for name, array in members.items() if array is None]
     return Held(_marked(arrays, bfloat16, where), set(), left_out)
+
+
+def _add(members: dict[str, np.ndarray | None], archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> None:
+    """Add an array, or None for what is none."""
+    name = member.filename.removesuffix(_ENDING)
+    if name in members:
+        raise FormatError(f"{where}: two arrays have the name {name!r}")
+    array = _array(archive, member, where) if name != member.filename else None
+    members[name] = None if array is None or array.dtype.kind in "SU" else array
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> np.ndarray:
@@ -96,10 +97,7 @@ def _marked(
     arrays: dict[str, np.ndarray], bfloat16: Collection[str] | Literal["all"], where: str
 ) -> dict[str, np.ndarray]:
     two = {name for name, array in arrays.items() if array.dtype in (np.dtype("V2"), np.dtype(np.uint16))}
-    if bfloat16 == "all":
-        chosen = {name for name in two if arrays[name].dtype.kind == "V"}
-    else:
-        chosen = set(bfloat16)
+    chosen = {name for name in two if arrays[name].dtype.kind == "V"} if bfloat16 == "all" else set(bfloat16)
     if wrong := sorted(chosen - two):
         raise ValueError(f"bfloat16= names what {where} does not hold in 2 bytes each: {', '.join(wrong)}")
     made = {

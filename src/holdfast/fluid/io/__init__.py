@@ -35,6 +35,7 @@ from holdfast.fluid.io.variables import (
 )
 from holdfast.fluid.paddle.batch import batch
 from holdfast.fluid.paddle.reader import (
+    ComposeNotAligned,
     buffered,
     cache,
     chain,
@@ -46,8 +47,10 @@ from holdfast.fluid.paddle.reader import (
     xmap_readers,
 )
 from holdfast.fluid.reader import DataLoader, PyReader
+from holdfast.fluid.saving import load, load_program_state, save, set_program_state
 
 __all__ = [
+    "ComposeNotAligned",
     "DataLoader",
     "PyReader",
     "ScopeConflictError",
@@ -67,15 +70,18 @@ __all__ = [
     "is_checkpoint_variable",
     "is_parameter",
     "is_persistable",
+    "load",
     "load_checkpoint",
     "load_inference_model",
     "load_params",
     "load_persist_vars_without_grad",
     "load_persistables",
+    "load_program_state",
     "load_trainer_args",
     "load_vars",
     "map_readers",
     "multiprocess_reader",
+    "save",
     "save_checkpoint",
     "save_inference_model",
     "save_params",
@@ -83,6 +89,7 @@ __all__ = [
     "save_persistables",
     "save_vars",
     "saved_names",
+    "set_program_state",
     "shuffle",
     "xmap_readers",
 ]

@@ -11,7 +11,7 @@ from holdfast.fluid.framework import Variable, default_main_program
 
 def data(
     name: str,
-    shape: Sequence[int],
+    shape: Sequence[int | None],
     append_batch_size: bool = True,
     dtype: Any = "float32",
     lod_level: int = 0,
@@ -37,9 +37,9 @@ def data(
         raise NotImplementedError(
             f"data {name!r}: lod_level={lod_level}: sequences (LoD) are planned and not supported yet; pad them to one length"
         )
-    shape = [-1 if n is None else int(n) for n in shape]
-    if append_batch_size and all(n >= 0 for n in shape):
-        shape = [-1, *shape]
+    sizes = [-1 if n is None else int(n) for n in shape]
+    if append_batch_size and all(n >= 0 for n in sizes):
+        sizes = [-1, *sizes]
     return default_main_program().global_block().create_var(
-        name=name, shape=shape, dtype=dtype, type=type, stop_gradient=stop_gradient, is_data=True
+        name=name, shape=sizes, dtype=dtype, type=type, stop_gradient=stop_gradient, is_data=True
     )  # fmt: skip
