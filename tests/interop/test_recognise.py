@@ -35,7 +35,7 @@ from support import tree_of
         (PADDLE / "jit_save" / "model" / "m.pdiparams", "fluid-combined"),
         (PADDLE / "distributed" / "model", "paddle-distributed"),
         (FLUID / "save_params" / "expected.json", None),
-        (FLUID / "save_params" / "expected.npz", None),
+        (FLUID / "save_params" / "expected.npz", "npz"),
         (FLUID / "absent", None),
     ],
 )

@@ -42,6 +42,7 @@ from holdfast.fluid.framework import (
 from holdfast.fluid.inferencer import Inferencer
 from holdfast.fluid.input import embedding, one_hot
 from holdfast.fluid.layers import learning_rate_scheduler as learning_rate_decay
+from holdfast.fluid.lod_tensor import create_lod_tensor, create_random_int_lodtensor
 from holdfast.fluid.options import cuda_pinned_places, device_guard, get_flags, require_version, set_flags
 from holdfast.fluid.param_attr import ParamAttr, WeightNormParamAttr
 from holdfast.fluid.reader import DataLoader, PyReader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib
 from typing import Any
 
 import jax
@@ -171,3 +172,13 @@ class EOFException(Exception):
 
 class EnforceNotMet(RuntimeError):
     """The class of Fluid's errors at run time; ours are subclasses where programs may catch it."""
+
+
+# Programs know these as names of `core`, too; scope.py needs this module first.
+_OF_SCOPE = ("LoDTensor", "Scope", "Tensor")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_SCOPE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("holdfast.fluid.scope"), name)

@@ -16,6 +16,7 @@ import numpy as np
 from holdfast.fluid.checks import check_overwriting, warn_of_fresh_state
 from holdfast.fluid.core import CPUPlace, Place, to_numpy
 from holdfast.fluid.feeding import Expected, checked_feed
+from holdfast.fluid.fetched import counting
 from holdfast.fluid.framework import RANDOM_STATE, Program, Variable, default_main_program
 from holdfast.fluid.lowering import Analysis, analyse, lower
 from holdfast.fluid.profiler import record
@@ -114,7 +115,7 @@ class Executor:
             overwrite_loaded: True lets a startup program overwrite variables that a load has filled.
 
         Returns:
-            A NumPy array for each entry of `fetch_list`, copied out of the scope.
+            A NumPy array for each entry of `fetch_list`, copied out of the scope. One of a single value counts as a number.
 
         Raises:
             ValueError: feeds are missing, unknown, or of another dtype or shape; all of them are named.
@@ -190,7 +191,7 @@ class Executor:
             variable.held = value
             variable.loaded_from = None
         # Copies: a later run may give the buffers away, and programs write into what they fetched.
-        return [np.array(value) if return_numpy else LoDTensor(value) for value in fetched]
+        return [counting(np.array(value)) if return_numpy else LoDTensor(value) for value in fetched]
 
     def _begin(self, compiled: _Compiled) -> None:
         """Before the first run: everything that is read must have a value."""
@@ -239,13 +240,15 @@ def _compile(program: Program, feed: Mapping[str, Any], fetches: tuple[str, ...]
         fed = variable is not None and not variable.persistable and (variable.is_data or name in feed)
         if fed and (name in feed or scope.find_var(name) is None):
             assert variable is not None
-            expected[name] = Expected(name, to_numpy(variable.dtype), variable.shape)
+            expected[name] = Expected(name, to_numpy(variable.dtype), variable.shape, lod_level=variable.lod_level)
         else:
             held.append(name)
     for name in feed:
         # A variable that the program has, but does not read: fed in vain, as Fluid's programs do with labels.
         if name not in expected and (variable := block.find(name)) is not None and variable.is_data:
-            expected[name] = Expected(name, to_numpy(variable.dtype), variable.shape, used=False)
+            expected[name] = Expected(
+                name, to_numpy(variable.dtype), variable.shape, used=False, lod_level=variable.lod_level
+            )
     writes = set(analysis.writes)
     changed = [n for n in held if n in writes]
     constant = [n for n in held if n not in writes]

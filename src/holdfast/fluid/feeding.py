@@ -19,17 +19,19 @@ class Expected:
     Attributes:
         name: its name.
         dtype: of its values.
-        shape: -1 for any size.
+        shape: -1 for any size; None for any shape.
         used: whether the program reads it at all.
+        lod_level: 0: levels of detail are left out, as none of its operators looks at them.
     """
 
     name: str
     dtype: np.dtype
-    shape: Sequence[int]
+    shape: Sequence[int] | None
     used: bool = True
+    lod_level: int = 0
 
     def __str__(self) -> str:
-        return f"{self.dtype} {list(self.shape)}"
+        return f"{self.dtype} {'of any shape' if self.shape is None else list(self.shape)}"
 
 
 class FeedError(ValueError):
@@ -63,9 +65,11 @@ def checked_feed(expected: Mapping[str, Expected], feed: Mapping[str, Any]) -> l
             value = _array(value, wanted, problems)
             if value is None:
                 continue
-        shape = value.shape
-        if len(shape) != len(wanted.shape) or any(n != m and m >= 0 for n, m in zip(shape, wanted.shape, strict=True)):
-            problems.append(_shape_problem(wanted, shape))
+        shape, fits = value.shape, wanted.shape
+        if fits is not None and (
+            len(shape) != len(fits) or any(n != m and m >= 0 for n, m in zip(shape, fits, strict=True))
+        ):
+            problems.append(_shape_problem(wanted.name, fits, shape))
         elif wanted.used:
             arrays.append(value)
     for name in feed:
@@ -78,7 +82,7 @@ def checked_feed(expected: Mapping[str, Expected], feed: Mapping[str, Any]) -> l
 
 def _array(value: Any, wanted: Expected, problems: list[str]) -> Any:
     if isinstance(value, LoDTensor):
-        if value.lod():
+        if value.lod() and wanted.lod_level:
             problems.append(
                 f"feed {wanted.name!r} has levels of detail (sequences): these are not supported yet; pad them to one length"
             )
@@ -109,9 +113,8 @@ def _array(value: Any, wanted: Expected, problems: list[str]) -> Any:
     return np.asarray(value)
 
 
-def _shape_problem(wanted: Expected, shape: tuple[int, ...]) -> str:
-    found = list(shape)
+def _shape_problem(name: str, wanted: Sequence[int], shape: tuple[int, ...]) -> str:
     hint = ""
-    if len(shape) == len(wanted.shape) - 1 and list(wanted.shape)[-1] == 1:
+    if len(shape) == len(wanted) - 1 and wanted[-1] == 1:
         hint = "; .reshape(-1, 1) adds the last dimension"
-    return f"feed {wanted.name!r}: expected the shape {list(wanted.shape)} (-1: any), found {found}{hint}"
+    return f"feed {name!r}: expected the shape {list(wanted)} (-1: any), found {list(shape)}{hint}"

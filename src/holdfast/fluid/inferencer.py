@@ -13,6 +13,8 @@ from holdfast.fluid.io import variables
 from holdfast.fluid.scope import Scope, scope_guard
 from holdfast.fluid.trainer import check_and_get_place, on_all_devices
 
+__all__ = ["Inferencer"]
+
 
 class Inferencer:
     """A program for prediction, with parameters of its own.

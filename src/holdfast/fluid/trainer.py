@@ -23,6 +23,8 @@ from holdfast.fluid.io.selecting import is_parameter, is_persistable, select
 from holdfast.fluid.io.sources import opened
 from holdfast.fluid.scope import Scope, scope_guard
 
+__all__ = ["BeginEpochEvent", "BeginStepEvent", "CheckpointConfig", "EndEpochEvent", "EndStepEvent", "Trainer"]
+
 Reader = Callable[[], Iterable[Any]]
 _CHANCE = "@READER_RANDOM@"  # a value of the checkpoint: the state of Python's and NumPy's chance when the epoch began
 

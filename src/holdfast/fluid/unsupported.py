@@ -6,6 +6,7 @@ Old programs import such names at their top and use them in branches that never 
 
 from __future__ import annotations
 
+import importlib
 import sys
 from dataclasses import dataclass
 from types import ModuleType
@@ -94,7 +95,6 @@ _LAYERS: dict[Missing, str] = {
     _DISTRIBUTIONS: "Uniform Normal Categorical MultivariateNormalDiag",
 }
 _FLUID: dict[Missing, str] = {
-    _SEQUENCES: "create_lod_tensor create_random_int_lodtensor",
     _LOOPS: "LoDTensorArray",
     _PSERVER: (
         "DistributeTranspiler DistributeTranspilerConfig HashName RoundRobin TrainerDesc MultiTrainer DistMultiTrainer "
@@ -112,10 +112,8 @@ _TRANSPILER = {
 MODULES: dict[str, Missing] = {
     "communicator": _PSERVER,
     "contrib": _CONTRIB,
-    "contrib.inferencer": _CONTRIB,
     "contrib.mixed_precision": _CONTRIB,
     "contrib.slim": _CONTRIB,
-    "contrib.trainer": _CONTRIB,
     "dataset": _DATASETS,
     "debugger": _TOOLS,
     "dygraph": _EAGER,
@@ -134,6 +132,8 @@ MODULES: dict[str, Missing] = {
     "recordio_writer": _DATASETS,
     "trainer_desc": _DATASETS,
 }
+# Where Fluid 1.0 put modules that were its own before, and are here.
+MOVED = {"contrib.inferencer": "inferencer", "contrib.trainer": "trainer"}
 
 
 def names(where: str) -> dict[str, Missing]:
@@ -149,7 +149,7 @@ def stubs(where: str) -> dict[str, Unplanned]:
 
 
 def modules() -> dict[str, ModuleType]:
-    """The modules of `MODULES`, importable from now on."""
+    """The modules of `MODULES`, importable from now on; those of `MOVED` are so below them."""
     made: dict[str, ModuleType] = {}
     for name, missing in MODULES.items():
         full = f"holdfast.fluid.{name}"
@@ -160,4 +160,9 @@ def modules() -> dict[str, ModuleType]:
             setattr(sys.modules[outer], last, module)
         else:
             made[name] = module
+    for name, own in MOVED.items():
+        outer, _, last = name.rpartition(".")
+        moved = importlib.import_module(f"holdfast.fluid.{own}")
+        sys.modules.setdefault(f"holdfast.fluid.{name}", moved)
+        setattr(made[outer], last, moved)
     return made

@@ -1,0 +1,139 @@
+"""NumPy's archives."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from holdfast.errors import FormatError, UnsupportedVariableError
+from holdfast.interop import npz
+from holdfast.interop.recognise import recognise
+from interop.golden import HERE, model, narrow
+from interop.truth import same
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("executed"),))
+
+
+def test_files_of_numpy_are_read_bit_for_bit() -> None:
+    plain = npz.read(HERE / "plain.npz").arrays
+    packed = npz.read(HERE / "packed.npz", bfloat16="all").arrays
+
+    assert recognise(HERE / "packed.npz") == "npz"
+    assert list(plain) == list(model())
+    assert all(same(plain[name], array) and same(packed[name], array) for name, array in model().items())
+    assert same(packed["bf16"], narrow()["bf16"])
+
+
+def test_orders_and_scalars_and_empty_arrays(tmp_path: Path) -> None:
+    base = np.arange(12.0).reshape(3, 4)
+    given = {
+        "fortran": np.asfortranarray(base), "turned": base.T, "step": base[::2, 1::2], "big": base.astype(">f4"),
+        "scalar": np.array(3, np.int16), "empty": np.zeros((0, 3)), "complex": np.ones(2, np.complex128),
+        "a/b.c": np.ones(1), "ü": np.ones(1),
+    }  # fmt: skip
+    np.savez(tmp_path / "a.npz", **given)
+
+    found = npz.read(tmp_path / "a.npz").arrays
+
+    assert found.keys() == given.keys()
+    for name, array in given.items():
+        assert same(found[name], np.array(array, array.dtype.newbyteorder("="), order="C")), name
+        assert found[name].flags.c_contiguous, name
+
+
+def test_texts_and_other_files_are_left_out(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", w=np.ones(2), note="text", raw=np.array(b"x"))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("readme", "x")
+
+    held = npz.read(tmp_path / "a.npz")
+
+    assert list(held.arrays) == ["w"]
+    assert held.left_out == ["value note", "value raw", "value readme"]
+
+
+def test_pickled_objects_are_refused_and_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", w=np.ones(1), evil=np.array([Evil()], object))
+
+    with pytest.raises(FormatError, match=r"'evil.npy' holds pickled objects"):
+        npz.read("a.npz")
+    assert not Path("executed").exists()
+
+
+def test_bare_bits_need_a_name_for_what_they_are(tmp_path: Path) -> None:
+    values = narrow()
+    np.savez(tmp_path / "a.npz", **values, w=np.ones(2, np.uint16), x=np.ones(2))
+
+    with pytest.raises(UnsupportedVariableError) as caught:
+        npz.read(tmp_path / "a.npz")
+    assert "--bfloat16" in caught.value.reasons["bf16"]
+    assert caught.value.reasons.keys() == values.keys()
+    with pytest.raises(ValueError, match="does not hold in 2 bytes each: absent, x"):
+        npz.read(tmp_path / "a.npz", bfloat16=["bf16", "x", "absent"])
+    np.savez(tmp_path / "b.npz", bf16=values["bf16"], w=np.ones(2, np.uint16))
+    assert npz.read(tmp_path / "b.npz", bfloat16=["bf16", "w"]).arrays["w"].dtype == ml_dtypes.bfloat16
+    assert npz.read(tmp_path / "b.npz", bfloat16="all").arrays["w"].dtype == np.uint16
+
+
+@pytest.mark.parametrize("name", ["plain.npz", "packed.npz"])
+def test_files_that_are_cut_off_are_refused_and_still_recognised(name: str, tmp_path: Path) -> None:
+    data = (HERE / name).read_bytes()
+    for size in range(40, len(data), 97):
+        (tmp_path / "cut").write_bytes(data[:size])
+
+        assert recognise(tmp_path / "cut") == "npz"
+        with pytest.raises(FormatError, match="cut off or malformed"):
+            npz.read(tmp_path / "cut")
+
+
+def test_flipped_bits_never_go_unnoticed(tmp_path: Path) -> None:
+    data = (HERE / "packed.npz").read_bytes()
+    wanted = npz.read(HERE / "packed.npz", bfloat16="all").arrays
+    noticed = 0
+    for at in range(0, len(data), 5):
+        (tmp_path / "bad").write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        try:
+            found = npz.read(tmp_path / "bad", bfloat16="all").arrays
+        except (FormatError, UnsupportedVariableError, ValueError):
+            noticed += 1
+        else:  # a bit that says nothing about the elements: a date, a name
+            assert sorted(a.tobytes() for a in found.values()) == sorted(a.tobytes() for a in wanted.values())
+    assert noticed > 20
+
+
+def test_a_header_that_says_more_than_there_is_takes_no_memory(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f8", "fortran_order": False, "shape": (1 << 50,)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("w.npy", buffer.getvalue())
+
+    with pytest.raises(FormatError, match="its header says"):
+        npz.read(tmp_path / "a.npz")
+
+
+def test_what_is_written_numpy_reads(tmp_path: Path) -> None:
+    given = {**model(), "empty": np.zeros((2, 0), np.int8), "file": np.ones(1), "turned": np.arange(6.0).reshape(2, 3).T}
+
+    npz.write(tmp_path / "a.npz", given)
+
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
+        assert sorted(found.files) == sorted(given)
+        assert all(same(found[name], array) for name, array in given.items())
+    first = (tmp_path / "a.npz").read_bytes()
+    npz.write(tmp_path / "a.npz", given)
+    assert (tmp_path / "a.npz").read_bytes() == first
+
+
+def test_what_numpy_would_not_read_again_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedVariableError) as caught:
+        npz.write(tmp_path / "a.npz", {**narrow(), "w.npy": np.ones(1), "w": np.ones(1)})
+
+    assert caught.value.reasons.keys() == {*narrow(), "w.npy"}
+    assert list(tmp_path.iterdir()) == []
