@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from holdfast._version import __version__
-from holdfast.adapters.numpy import Item, Scan, scan
+from holdfast.adapters.state import Item, Scan, fetched
+from holdfast.adapters.tree import scan
 from holdfast.engine import catalog, commit, retention
 from holdfast.engine.arguments import whole_number
 from holdfast.engine.pause import collection_paused
@@ -219,7 +220,7 @@ def _selected(
             "there is nothing to save: the state holds no such variable. Its parameters are the parts marked by "
             "holdfast.parameters(), or all arrays if no part is marked"
         )
-    return [item for item in found.items if item.variable.name in chosen]
+    return fetched(item for item in found.items if item.variable.name in chosen)
 
 
 def _save_alone(path: AnyPath, content: Content, items: list[Item], progress: ProgressOption) -> None:
