@@ -194,6 +194,7 @@ class _Plan:
     assign: list[Callable[[], None]] = field(default_factory=list)
     names: match.Match = field(default_factory=lambda: match.Match({}, (), (), ()))
     values: match.Match = field(default_factory=lambda: match.Match({}, (), (), ()))
+    numbers: dict[str, Value] = field(default_factory=dict)  # plain numbers that were saved as arrays, by name there
     moved: dict[str, str] = field(default_factory=dict)  # further renames, of what optimizers name after parameters
     trainer_args: Any = None
 
@@ -308,7 +309,7 @@ def _plan(
     problems: list[Problem] = []
     by_name = {entry.name: entry for entry in entries}
     renamed = match.renaming([], rules.rename) if callable(rules.rename) else (lambda name: name)
-    pieces = _values_of(found, checkpoint, rules, renamed, trainer_id, plan, problems)
+    pieces = _values_of(found, checkpoint, rules, renamed, by_name, trainer_id, plan, problems)
     if plan.moved:
         before = renamed
         renamed = lambda name: plan.moved.get(name) or before(name)  # noqa: E731
@@ -324,7 +325,7 @@ def _plan(
                 f"{checkpoint.path}: the value {name!r} refers to {absent[0]!r}, which is not in the checkpoint"
             )
     taken = {ref for refs in referred.values() for ref in refs if renamed(ref) not in held_now}
-    offered = {renamed(name): name for name in by_name if name not in taken}
+    offered = {renamed(name): name for name in by_name if name not in taken and name not in plan.numbers}
     replacing = {value.name for value, _ in pieces if value.replaces}
     items = [item for item in items if item.owner not in replacing or item.variable.name in offered]
     called, spare = _names_of_tied(items, offered, by_name, problems)
@@ -363,6 +364,10 @@ def _plan(
                 problems.append(Problem("unwritable", variable.name, text))
             plan.assign.append(lambda put=item.access.put, target=target: put(target))  # type: ignore[misc]
         _want(plan, entry, variable, target)
+    for source, value in plan.numbers.items():
+        number = np.empty((), dtypes.to_numpy(by_name[source].dtype))
+        _want(plan, by_name[source], by_name[source].variable, number)
+        plan.assign.append(lambda put=value.put, number=number: put(number.item(), {}))  # type: ignore[misc]
     present = {item.variable.name: item for item in found.items if item.owner is not None}
     for refs in referred.values():
         for ref in refs:
@@ -475,6 +480,7 @@ def _values_of(
     checkpoint: Checkpoint,
     rules: match.Rules,
     renamed: Callable[[str], str],
+    by_name: Mapping[str, Entry],
     trainer_id: int | None,
     plan: _Plan,
     problems: list[Problem],
@@ -495,6 +501,8 @@ def _values_of(
     tied = aliases_of(held)
     held = {name: value for name, value in held.items() if name not in tied or renamed(name) in targets}
     plan.values = match.match_names(list(held), list(targets), rules)
+    if plan.values.missing:
+        _find_numbers(plan, targets, by_name, renamed)
     problems += match.name_problems(plan.values, rules)
     pieces: list[tuple[Value, Any]] = []
     given: dict[int, tuple[str, Any]] = {}
@@ -515,6 +523,23 @@ def _values_of(
         else:
             pieces.append((value, content))
     return pieces
+
+
+_KINDS = {bool: "b", int: "iu", float: "f"}
+
+
+def _find_numbers(
+    plan: _Plan, targets: Mapping[str, Value], by_name: Mapping[str, Entry], renamed: Callable[[str], str]
+) -> None:
+    """Plain numbers of the target that were saved as arrays: a step that begins as 0 is an array once JAX has counted it."""
+    sources = {renamed(name): name for name, entry in by_name.items() if entry.shape == ()}
+    for name in plan.values.missing:
+        kinds = _KINDS.get(type(targets[name].value), "")
+        if name in sources and dtypes.to_numpy(by_name[sources[name]].dtype).kind in kinds:
+            plan.numbers[sources[name]] = targets[name]
+    names = {value.name for value in plan.numbers.values()}
+    missing = tuple(name for name in plan.values.missing if name not in names)
+    plan.values = dataclasses.replace(plan.values, missing=missing)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -68,6 +68,22 @@ class Mark:
     fixed: bool = False
 
 
+class Part(NamedTuple):
+    """A part of something that cannot be changed.
+
+    Attributes:
+        label: its name there; empty if it has the name of the whole.
+        key: what it is called when the whole is made anew.
+        value: the part itself.
+        mark: what its arrays are.
+    """
+
+    label: str
+    key: Any
+    value: Any
+    mark: Mark
+
+
 class Access(Protocol):
     """The way to an array that is not in this process's memory, or is not to be written there.
 

@@ -7,7 +7,7 @@ was. What can be changed is changed; what cannot (a tuple, a JAX array) is repla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from holdfast.adapters import frameworks
 from holdfast.adapters.numpy import array_problem, plain_array
 from holdfast.adapters.objects import add_object, has_state, tags
 from holdfast.adapters.random import is_random, random_problem, random_value, set_random
-from holdfast.adapters.state import Arrays, Item, Leaf, Mark, Marked, Rebuilt, Scan, Value
+from holdfast.adapters.state import Arrays, Item, Leaf, Mark, Marked, Part, Rebuilt, Scan, Value
 from holdfast.engine.pause import collection_paused
 from holdfast.errors import UnsupportedVariableError
 from holdfast.format.manifest import name_problem
@@ -119,16 +119,16 @@ class Scanner:
             return any(live) and self._add_rest(name, pairs, live, mark, node)
         if isinstance(node, tuple) and hasattr(node, "_fields"):
             fields: Any = node
-            self.walk_parts(
-                zip(fields._fields, fields, strict=True), lambda new: fields._replace(**new), name, mark, container, key
-            )
+            if not any(framework.visit(self, node, name, mark, container, key) for framework in self._frameworks):
+                parts = [Part(label, label, child, mark) for label, child in zip(fields._fields, node, strict=True)]
+                self.walk_parts(parts, lambda new: fields._replace(**new), name, container, key)
             return True
         if isinstance(node, list | tuple):
-            parts = node if isinstance(node, list) else self._rebuilt(node, container, key)
+            whole = node if isinstance(node, list) else self._rebuilt(node, container, key)
             prefix = f"{name}." if name else ""
             pairs = list(enumerate(node))
-            live = [self.walk(child, f"{prefix}{at}", mark, parts, at) for at, child in pairs]
-            return any(live) and self._add_rest(name, pairs, live, mark, parts)
+            live = [self.walk(child, f"{prefix}{at}", mark, whole, at) for at, child in pairs]
+            return any(live) and self._add_rest(name, pairs, live, mark, whole)
         return self._walk_other(node, name, mark, container, key)
 
     def _walk_other(self, node: Any, name: str, mark: Mark, container: Any, key: Any) -> bool:
@@ -158,20 +158,21 @@ class Scanner:
         return False
 
     def walk_parts(
-        self, parts: Any, make: Callable[[dict[Any, Any]], Any], name: str, mark: Mark, container: Any, key: Any
+        self, parts: Iterable[Part], make: Callable[[dict[Any, Any]], Any], name: str, container: Any, key: Any
     ) -> None:
         """Collect the parts of something that cannot be changed.
 
         Args:
-            parts: pairs of key and part.
+            parts: what it consists of.
             make: the same with some parts replaced, by key.
-            name, mark, container, key: see `walk`.
+            name, container, key: see `walk`.
         """
         rebuilt = Rebuilt(make, container, key)
         self.found.rebuilt.append(rebuilt)
-        for at, child in parts:
-            if not self.walk(child, join(name, at), mark, rebuilt, at):
-                self.add_value(join(name, at), child, mark, rebuilt, at)
+        for part in parts:
+            label = join(name, part.label) if part.label else name
+            if not self.walk(part.value, label, part.mark, rebuilt, part.key):
+                self.add_value(label, part.value, part.mark, rebuilt, part.key)
 
     def _rebuilt(self, node: tuple[Any, ...], container: Any, key: Any) -> Rebuilt:
         def make(new: dict[Any, Any]) -> tuple[Any, ...]:
