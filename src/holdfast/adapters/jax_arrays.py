@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from holdfast.adapters.tree import Scanner
 
 _KEY = "jax.random.key"
-_PYTHON_TYPES = {"b": bool, "i": int, "f": float, "c": complex}
 
 
 def is_array(node: Any) -> bool:
@@ -73,11 +72,13 @@ class _Place:
 
 def alike(array: np.ndarray, node: Any) -> jax.Array:
     """A new JAX array with the placement and the weak type of another."""
-    weak = getattr(node, "weak_type", False)
-    kind = _PYTHON_TYPES.get(array.dtype.kind)
-    made = placed(array, node)
-    # Converted to a Python type, an array is weakly typed again; only those of default width ever are.
-    return jax.lax.convert_element_type(made, kind) if weak and kind is not None else made
+    if getattr(node, "weak_type", False) and array.shape == () and array.dtype.kind in "bifc":
+        made = jax.numpy.asarray(
+            array.item()
+        )  # of a Python number: weakly typed, so that it does not widen what it meets
+        if made.dtype == array.dtype:
+            return placed(made, node)
+    return placed(array, node)
 
 
 def placed(array: Any, node: Any) -> jax.Array:

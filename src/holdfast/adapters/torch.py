@@ -153,7 +153,7 @@ def _add_extra_state(scanner: Scanner, module: Any, name: str, mark: Mark) -> No
     def problem(value: Any) -> str | None:
         return "the checkpoint has the state of a generator there" if "$random" in tags(value) else None
 
-    scanner.add(Value(name, tree, put, problem, is_object=True, identity=id(module)))
+    scanner.add(Value(name, tree, put, problem, is_object=True, identity=id(module), replaces=True))
 
 
 def _add_generator(scanner: Scanner, generator: torch.Generator, name: str) -> None:

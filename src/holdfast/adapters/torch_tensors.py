@@ -72,7 +72,7 @@ def local_part(tensor: torch.Tensor) -> torch.Tensor | None:
 def identity(tensor: torch.Tensor) -> tuple[object, ...]:
     """The same for tensors that are the same memory seen in the same way."""
     local = local_part(tensor)
-    if local is None or local.is_meta or local.layout != torch.strided or local.numel() == 0 or _refusal(local):
+    if local is None or _refusal(local) or local.is_meta or local.numel() == 0:
         return (id(tensor),)
     return (local.device, local.data_ptr(), local.dtype, local.shape, local.stride(), local.is_conj(), local.is_neg())
 
