@@ -49,7 +49,8 @@ def test_model_goes_from_torch_to_jax_and_back_bit_for_bit(tmp_path: Path) -> No
     assert {variable.name for variable in report.loaded} == set(first.state_dict())
     assert np.asarray(weights["layers"][1]["weight"]).tobytes() == first.layers[1].weight.detach().numpy().tobytes()
     for name, tensor in first.state_dict().items():
-        assert torch.equal(last.state_dict()[name].view(torch.uint8), tensor.view(torch.uint8)), name
+        loaded = last.state_dict()[name]
+        assert torch.equal(loaded.reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8)), name
 
 
 def test_resuming_state_of_both_in_one_program(tmp_path: Path) -> None:
