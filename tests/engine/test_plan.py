@@ -81,9 +81,9 @@ def test_files_are_cut_before_they_would_be_too_large() -> None:
 
 
 def test_variable_larger_than_a_file_gets_one_of_its_own() -> None:
-    plans = plan_files([variable("a", 3), variable("b", 999), variable("c", 3)], 10)
+    plans = plan_files([variable("a", 3), variable("b", 999), variable("c", 3), variable("d", 6)], 10)
 
-    assert [len(plan.members) for plan in plans] == [1, 1, 1]
+    assert [plan.members for plan in plans] == [(0, 2), (1,), (3,)]
 
 
 def test_frozen_parameters_get_files_of_their_own() -> None:

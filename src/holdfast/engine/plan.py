@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.dtypes import ITEMSIZE
@@ -12,6 +12,15 @@ from holdfast.variables import Variable
 
 FILE_BYTES = 2 << 30
 """A file that has reached this size is followed by another (the size that Hugging Face tools and DCP users know)."""
+
+UNCUT_BYTES = 16 << 20
+"""A checkpoint up to this size is not cut for the sake of linking: all of it is written in a few milliseconds."""
+
+MIN_CUT_BYTES = 256 << 10
+"""Files are not cut smaller than this: making one more takes as long as writing about so much."""
+
+MAX_FILES = 320
+"""Cuts are made coarser until there are no more files than this: a reader holds all of them open, with two descriptors at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +40,36 @@ class FilePlan:
     size: int
 
 
+def linkable_file_bytes(variables: Sequence[Variable]) -> int:
+    """How large the files of a checkpoint may be, so that few bytes are written again when few variables change.
+
+    A file is linked into the next checkpoint if nothing in it has changed (docs/design/007-linking.md). With files of up to twice
+    the mean size of a variable, one percent of the variables, wherever they are, touch at most two percent of the bytes
+    more than their own.
+    """
+    total = sum(variable.nbytes for variable in variables)
+    if total <= UNCUT_BYTES:
+        return FILE_BYTES
+    size = MIN_CUT_BYTES
+    while size < FILE_BYTES and (size * len(variables) < total or _count(variables, size) > MAX_FILES):
+        size *= 2
+    return size
+
+
+def _count(variables: Sequence[Variable], file_bytes: int) -> int:
+    """About how many files there would be."""
+    alone = sum(variable.nbytes > file_bytes // 2 for variable in variables)
+    rest = sum(variable.nbytes for variable in variables if variable.nbytes <= file_bytes // 2)
+    return alone + -(-rest // file_bytes)
+
+
 @collection_paused()
 def plan_files(variables: Sequence[Variable], file_bytes: int = FILE_BYTES) -> list[FilePlan]:
     """Cut variables into data files; the same variables give the same files, in whatever order they come.
 
     Parameters and others never share a file, nor do trainable and frozen parameters (docs/format.md, 2.2).
-    Within a file the larger element sizes come first, so that every tensor is aligned to its own.
+    Within a file the larger element sizes come first, so that every tensor is aligned to its own. A variable of more than
+    half of `file_bytes` gets a file of its own.
     """
     sizes = [variable.nbytes for variable in variables]
     order = sorted(range(len(variables)), key=lambda i: (-ITEMSIZE[variables[i].dtype], variables[i].name))
@@ -45,24 +78,28 @@ def plan_files(variables: Sequence[Variable], file_bytes: int = FILE_BYTES) -> l
     frozen = [i for i in parameters if not variables[i].trainable]
     others = [i for i in order if variables[i].kind != "parameter"]
     model = [*_cut(trainable, sizes, file_bytes), *_cut(frozen, sizes, file_bytes)]
-    state = list(_cut(others, sizes, file_bytes))
+    state = _cut(others, sizes, file_bytes)
     return [
         *(_plan(layout.model_file(n, len(model)), part, variables, sizes) for n, part in enumerate(model, 1)),
         *(_plan(layout.state_file(n, len(state)), part, variables, sizes) for n, part in enumerate(state, 1)),
     ]
 
 
-def _cut(members: Iterable[int], sizes: Sequence[int], file_bytes: int) -> Iterable[list[int]]:
-    part: list[int] = []
+def _cut(members: Sequence[int], sizes: Sequence[int], file_bytes: int) -> list[list[int]]:
+    """Files of these members: the large ones alone, the others together in the order in which they come."""
+    files: list[list[int]] = []
+    group: list[int] = []
     size = 0
     for i in members:
-        if part and size + sizes[i] > file_bytes:
-            yield part
-            part, size = [], 0
-        part.append(i)
+        if sizes[i] > file_bytes // 2:
+            files.append([i])
+            continue
+        if not group or size + sizes[i] > file_bytes:
+            group, size = [], 0
+            files.append(group)
+        group.append(i)
         size += sizes[i]
-    if part:
-        yield part
+    return files
 
 
 def _plan(name: str, members: list[int], variables: Sequence[Variable], sizes: Sequence[int]) -> FilePlan:
