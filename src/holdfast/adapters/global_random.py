@@ -7,12 +7,12 @@ from typing import Any
 
 
 def global_random() -> dict[str, Any]:
-    """The generators behind `random` and `numpy.random`, and PyTorch's (host and CUDA) if the program uses it, for a state.
+    """The generators behind `random`, `numpy.random`, and PyTorch or Paddle if the program has loaded them, for a state.
 
     What it returns are the generators themselves: a save holds their state at that time, and a load sets it.
 
     Returns:
-        `{"python": …, "numpy": …}`, with `"torch"` and `"cuda"` where there are such.
+        `{"python": …, "numpy": …}`, with `"torch"`, `"cuda"`, `"paddle"` and `"paddle_cuda"` where there are such.
 
     Example:
         >>> import random, holdfast
@@ -38,4 +38,10 @@ def global_random() -> dict[str, Any]:
         if torch.cuda.is_available():
             torch.cuda.init()
             found["cuda"] = {str(i): generator for i, generator in enumerate(torch.cuda.default_generators)}
+    if "paddle" in sys.modules:
+        core = sys.modules["paddle"].framework.core
+        found["paddle"] = core.default_cpu_generator()
+        if core.is_compiled_with_cuda():
+            count = core.get_cuda_device_count()
+            found["paddle_cuda"] = {str(i): core.default_cuda_generator(i) for i in range(count)}
     return found

@@ -17,6 +17,7 @@ import torch
 
 from holdfast.adapters import torch_optim, torch_tensors
 from holdfast.adapters.objects import References, tags
+from holdfast.adapters.parameter_names import note_parameter
 from holdfast.adapters.state import Arrays, Leaf, Mark, Value
 from holdfast.format.values import Tagged, UnsupportedValueError, encode
 
@@ -45,7 +46,7 @@ def visit(scanner: Scanner, node: Any, name: str, mark: Mark, container: Any, ke
         is_parameter = isinstance(node, torch.nn.Parameter) and not mark.fixed
         if is_parameter:
             mark = Mark("parameter", node.requires_grad)
-        torch_optim.note_parameter(scanner, node, name, name, "")
+        note_parameter(scanner, node, name, name, "")
         _add_tensor(scanner, node, name, mark)
     elif isinstance(node, torch.nn.Module):
         kind = mark.kind if mark.fixed else "parameter"
@@ -97,7 +98,7 @@ def _add_module(scanner: Scanner, module: torch.nn.Module, name: str, root: str,
         if parameter is not None:
             full = prefix + key
             short = full.removeprefix(f"{root}.") if root else full
-            torch_optim.note_parameter(scanner, parameter, full, short, root)
+            note_parameter(scanner, parameter, full, short, root)
             _add_tensor(scanner, parameter, full, Mark(mark.kind, mark.trainable and parameter.requires_grad))
     for key, buffer in module._buffers.items():
         if buffer is None:

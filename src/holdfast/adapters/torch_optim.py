@@ -7,13 +7,14 @@ for which parameters, and what is no tensor.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from holdfast.adapters import torch_tensors
 from holdfast.adapters.objects import References, tags
+from holdfast.adapters.parameter_names import Known, known_parameters, short_names
 from holdfast.adapters.state import Arrays, Mark, Rename, Value
 from holdfast.format.values import Tagged, UnsupportedValueError, encode
 
@@ -23,50 +24,26 @@ if TYPE_CHECKING:
 _OURS = ("params", "param_names")
 
 
-class _Known(NamedTuple):
-    """A parameter that some module of the state has."""
-
-    full: str  # name in the state
-    short: str  # name in its module
-    root: str  # name of the module in the state
-    parameter: torch.Tensor
-
-
-def note_parameter(scanner: Scanner, parameter: torch.Tensor, full: str, short: str, root: str) -> None:
-    """Remember what a parameter is called, for optimizers; the first name counts."""
-    scanner.known.setdefault(("torch parameter", id(parameter)), _Known(full, short, root, parameter))
-
-
 def add_optimizer(scanner: Scanner, optimizer: torch.optim.Optimizer, name: str, mark: Mark) -> None:
     """Tell the scanner what an optimizer holds."""
-    known: dict[int, _Known] = {}
-    for number, group in enumerate(optimizer.param_groups):
-        for place, parameter in enumerate(group["params"]):
-            found = scanner.known.get(("torch parameter", id(parameter)))
-            if found is None:
-                scanner.refuse(
-                    f"{name}.param_groups.{number}.params.{place}",
-                    f"the parameter, {parameter.dtype} {tuple(parameter.shape)}, is in no module of the state, so it has "
-                    "no name: put the module that has it into the state, such as "
-                    "{'model': model, 'optimizer': optimizer}",
-                )
-                continue
-            known[id(parameter)] = found
-    if len(known) == sum(len(group["params"]) for group in optimizer.param_groups):
+    places = [
+        (f"{name}.param_groups.{number}.params.{place}", parameter)
+        for number, group in enumerate(optimizer.param_groups)
+        for place, parameter in enumerate(group["params"])
+    ]
+    if (known := known_parameters(scanner, places)) is not None:
         _Optimizer(scanner, optimizer, name, mark, known).add()
 
 
 class _Optimizer:
     def __init__(
-        self, scanner: Scanner, optimizer: torch.optim.Optimizer, name: str, mark: Mark, known: dict[int, _Known]
+        self, scanner: Scanner, optimizer: torch.optim.Optimizer, name: str, mark: Mark, known: list[Known]
     ) -> None:
         self._scanner, self._optimizer, self._name = scanner, optimizer, name
         self._mark = mark if mark.fixed else Mark("persistable", True)
-        # Names as a reader expects them, `exp_avg.fc.weight`, unless parameters of several modules could be mixed up.
-        is_one = len({one.root for one in known.values()}) == 1
-        self._full = {number: one.full for number, one in known.items()}
-        self._short = {one.full: one.short if is_one else one.full for one in known.values()}
-        self._parameters = {one.full: one.parameter for one in known.values()}
+        self._full = {id(one.parameter): one.full for one in known}
+        self._short = short_names(known)
+        self._parameters = {one.full: one.parameter for one in known}
         self._in_place: set[tuple[str, str]] = set()
         self._references: dict[tuple[str, str], References] = {}
 

@@ -249,11 +249,15 @@ class Scanner:
     ) -> None:
         """A NumPy array."""
         self._take_name(name)
-        if problem := array_problem(array):
-            self._problems[name] = problem
-            return
-        variable = Variable(name, mark.kind, mark.trainable, dtypes.from_numpy(array.dtype), array.shape)  # type: ignore[arg-type]
-        self.found.items.append(Item(variable, plain_array(array), owner, None, in_place))
+        dtype = dtypes.from_numpy(array.dtype)
+        if dtype is None or type(array) is not np.ndarray:
+            if problem := array_problem(array):
+                self._problems[name] = problem
+                return
+            array = plain_array(array)
+        self.found.items.append(
+            Item(Variable(name, mark.kind, mark.trainable, dtype, array.shape), array, owner, None, in_place)  # type: ignore[arg-type]
+        )
 
     def add_leaf(
         self, name: str, leaf: Leaf | str, mark: Mark, owner: str | None = None, *, in_place: bool = True
