@@ -135,7 +135,7 @@ def test_file_is_found_under_another_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep", [1, 2])
 def test_deleting_a_checkpoint_never_harms_another(keep: int, tmp_path: Path) -> None:
     model = layers(20)
-    for step in range(6):
+    for _ in range(6):
         model["h.3.w"] += 1
         holdfast.save_checkpoint({"m": model}, tmp_path, max_num_checkpoints=keep)
         for serial in holdfast.serials(tmp_path):

@@ -449,3 +449,14 @@ def test_memory_stores_take_asynchronous_saves_too(caplog: pytest.LogCaptureFixt
 
     assert restored(manager, step=1) == contents(state(1))
     assert "files linked" in caplog.text
+
+
+def test_state_without_arrays_is_saved_too(tmp_path: Path) -> None:
+    manager = CheckpointManager(tmp_path)
+    live: dict[str, Any] = {"epoch": 1, "w": np.zeros(0)}
+    handle = manager.save(live, 1, wait=False)
+    live["epoch"] = 2
+    handle.result(60)
+
+    assert manager.restore(live).step == 1
+    assert live["epoch"] == 1

@@ -7,19 +7,18 @@ value. What the older file holds on the disk *now* is another question: see `Unc
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from holdfast.engine import arrays, buffers
-from holdfast.engine.catalog import Found, read_manifest
-from holdfast.engine.pause import collection_paused
+from holdfast.engine.catalog import Found
 from holdfast.engine.plan import FilePlan
-from holdfast.errors import HoldfastError
+from holdfast.errors import FormatError
 from holdfast.format import layout
-from holdfast.format.digests import BLOCK_BYTES, hasher, hexdigest
-from holdfast.format.manifest import File, Manifest, placed
+from holdfast.format.digests import BLOCK_BYTES, file_digest, hasher, hexdigest
+from holdfast.format.manifest import File, UnreadEntry
 from holdfast.storage import Location, Reader
 
 log = logging.getLogger(__name__)
@@ -42,44 +41,58 @@ def checked_unchanged(value: Unchanged) -> Unchanged:
 
 
 class Known(NamedTuple):
-    """A data file of the newest checkpoint, and what its bytes were when it was written."""
+    """A data file of the newest checkpoint with the same header as one that is to be written."""
 
     file: File
-    blocks: tuple[str, ...]
-    ends: tuple[int, ...]
-    """Where each block ends; the first begins at the file's `header_size`."""
+    first_blocks: tuple[str, ...]
+    """The digests of its first variable's blocks, or none: where those differ, the others need no look."""
 
     def matches(self, digests: Iterator[str], seen: list[str]) -> bool:
-        """Whether these are the digests of its blocks; the first that differs decides. Those looked at are added to `seen`."""
-        for expected in self.blocks:
-            seen.append(next(digests))
-            if seen[-1] != expected:
+        """Whether these are the digests of its blocks. Those that were looked at are added to `seen`."""
+        for number, digest in enumerate(digests):
+            seen.append(digest)
+            if number < len(self.first_blocks) and digest != self.first_blocks[number]:
                 return False
-        return True
+        return file_digest(self.file.header_digest or "", seen) == self.file.digest
 
 
 class Links:
     """The data files of one checkpoint, by the digest of their headers: equal headers hold equal variables."""
 
-    def __init__(self, folder: Location, known: Sequence[Known] = (), *, verify: bool = False) -> None:
+    def __init__(
+        self, folder: Location, files: Iterable[File], entries: Iterable[UnreadEntry], *, verify: bool = False
+    ) -> None:
         self._folder, self._verify = folder, verify
-        self._known = {one.file.header_digest: one for one in known}
+        self._files = {file.header_digest: file for file in files}
+        self._entries = {entry.name: entry for entry in entries}
 
     def like(self, plan: FilePlan) -> Known | None:
         """The file with the same header; whether its data are the same is not known yet."""
-        known = self._known.get(hexdigest(plan.header))
-        return known if known is not None and known.file.size == plan.size else None
+        file = self._files.get(hexdigest(plan.header))
+        if file is None or file.size != plan.size:
+            return None
+        try:
+            blocks = tuple(block for chunk in self._entries[plan.first].chunks for block in chunk.blocks)
+        except (FormatError, LookupError):
+            blocks = ()
+        return Known(file, blocks)
 
-    def find(self, plan: FilePlan, values: Sequence[np.ndarray], image: np.ndarray | None) -> Known | None:
-        """The file with the same bytes."""
+    def find(self, plan: FilePlan, values: Sequence[np.ndarray], image: np.ndarray | None) -> bool:
+        """Whether there is a file with the same bytes."""
         known = self.like(plan)
-        return known if known is not None and known.matches(block_digests(plan, values, image), []) else None
+        return known is not None and known.matches(block_digests(plan, values, image), [])
 
-    def link(self, known: Known, target: Location) -> bool:
-        """Give the file a second name; False if that cannot be done, or must not: then it is to be written."""
+    def link(self, known: Known, target: Location, blocks: Sequence[tuple[int, str]]) -> bool:
+        """Give the file a second name; False if that cannot be done, or must not: then it is to be written.
+
+        Args:
+            known: the file.
+            target: its second name.
+            blocks: where each block ends, and its digest.
+        """
         source = self._folder / known.file.name
         try:
-            if self._verify and not _is_sound(source, known):
+            if self._verify and not _is_sound(source, known.file, blocks):
                 log.warning("%s is damaged; what it held is written again, from memory", source)
                 return False
             return source.store == target.store and source.store.link(source.path, target.path)
@@ -93,24 +106,27 @@ def links_to(found: Found | None, unchanged: Unchanged) -> Links | None:
     if found is None or unchanged == "write":
         return None
     try:
-        with collection_paused():
-            known = list(_known(read_manifest(found.folder)))
         entries = {entry.name: entry for entry in found.folder.store.list(found.folder.path)}
         # The manifest is written last. What was changed after it is not what was saved, whatever it may be.
         committed = entries[layout.MANIFEST].modified
-        untouched = [k for k in known if (e := entries.get(k.file.name)) and e.modified <= committed]
-    except (HoldfastError, OSError, LookupError) as error:
+        files = [
+            file
+            for file in found.manifest.files
+            if file.header_digest is not None and entries[file.name].modified <= committed
+        ]
+    except (OSError, LookupError) as error:
         log.info("nothing of %s can be linked (%s); everything is written", found.folder, error)
         return None
-    return Links(found.folder, untouched, verify=unchanged == "verify")
+    return Links(found.folder, files, found.manifest.variables, verify=unchanged == "verify")
 
 
-def _known(manifest: Manifest) -> Iterator[Known]:
-    """The data files of a checkpoint."""
-    for file, chunks in zip(manifest.files, placed(manifest), strict=True):
-        if file.header_size is not None:
-            ends = [min(at + BLOCK_BYTES, stop) for start, stop, *_ in chunks for at in range(start, stop, BLOCK_BYTES)]
-            yield Known(file, tuple(block for *_, chunk in chunks for block in chunk.blocks), tuple(ends))
+def block_ends(plan: FilePlan, values: Sequence[np.ndarray]) -> Iterator[int]:
+    """Where each block of a file ends."""
+    at = len(plan.header)
+    for i in plan.members:
+        stop = at + values[i].nbytes
+        yield from (min(start + BLOCK_BYTES, stop) for start in range(at, stop, BLOCK_BYTES))
+        at = stop
 
 
 def block_digests(plan: FilePlan, values: Sequence[np.ndarray], image: np.ndarray | None) -> Iterator[str]:
@@ -137,21 +153,18 @@ def block_digests(plan: FilePlan, values: Sequence[np.ndarray], image: np.ndarra
         at += value.nbytes
 
 
-def _is_sound(source: Location, known: Known) -> bool:
+def _is_sound(source: Location, file: File, blocks: Sequence[tuple[int, str]]) -> bool:
     """Whether the file holds on the disk what was written to it: all of it is read, past the page cache."""
-    file = known.file
     reader = source.store.open(source.path)
     buffer = buffers.take()
     try:
-        if reader.size != file.size:
-            return False
-        expected = iter([(file.header_size or 0, file.header_digest), *zip(known.ends, known.blocks, strict=True)])
+        expected = iter([(file.header_size or 0, file.header_digest), *blocks])
         end, wanted = next(expected)
         digest = hasher()
         for at, piece in _pieces(reader, buffer):
             done = 0
             while done < len(piece):
-                length = min(len(piece) - done, end - at - done)
+                length = min(len(piece), end - at) - done
                 digest.update(piece[done : done + length])
                 done += length
                 if at + done == end:
@@ -159,7 +172,7 @@ def _is_sound(source: Location, known: Known) -> bool:
                         return False
                     digest = hasher()
                     end, wanted = next(expected, (file.size + 1, ""))
-        return end == file.size + 1
+        return reader.size == file.size and end == file.size + 1
     finally:
         buffers.give(buffer)
         reader.close()

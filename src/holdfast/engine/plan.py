@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from holdfast.dtypes import ITEMSIZE
 from holdfast.engine.pause import collection_paused
 from holdfast.format import layout, safetensors
@@ -19,7 +21,7 @@ UNCUT_BYTES = 16 << 20
 MIN_CUT_BYTES = 256 << 10
 """Files are not cut smaller than this: making one more takes as long as writing about so much."""
 
-MAX_FILES = 320
+MAX_FILES = 400
 """Cuts are made coarser until there are no more files than this: a reader holds all of them open, with two descriptors at most."""
 
 
@@ -32,12 +34,14 @@ class FilePlan:
         header: its first bytes, before the data.
         members: indices into the planned variables, in the order of their position.
         size: of the whole file.
+        first: name of the first member.
     """
 
     name: str
     header: bytes
     members: tuple[int, ...]
     size: int
+    first: str
 
 
 def linkable_file_bytes(variables: Sequence[Variable]) -> int:
@@ -47,20 +51,20 @@ def linkable_file_bytes(variables: Sequence[Variable]) -> int:
     the mean size of a variable, one percent of the variables, wherever they are, touch at most two percent of the bytes
     more than their own.
     """
-    total = sum(variable.nbytes for variable in variables)
+    sizes = np.array([variable.nbytes for variable in variables], np.int64)
+    total = int(sizes.sum())
     if total <= UNCUT_BYTES:
         return FILE_BYTES
-    size = MIN_CUT_BYTES
-    while size < FILE_BYTES and (size * len(variables) < total or _count(variables, size) > MAX_FILES):
-        size *= 2
-    return size
+    file_bytes = MIN_CUT_BYTES
+    while file_bytes < FILE_BYTES and (file_bytes * len(sizes) < total or _count(sizes, file_bytes) > MAX_FILES):
+        file_bytes *= 2
+    return file_bytes
 
 
-def _count(variables: Sequence[Variable], file_bytes: int) -> int:
+def _count(sizes: np.ndarray, file_bytes: int) -> int:
     """About how many files there would be."""
-    alone = sum(variable.nbytes > file_bytes // 2 for variable in variables)
-    rest = sum(variable.nbytes for variable in variables if variable.nbytes <= file_bytes // 2)
-    return alone + -(-rest // file_bytes)
+    together = sizes[sizes <= file_bytes // 2]
+    return len(sizes) - len(together) + -(-int(together.sum()) // file_bytes)
 
 
 @collection_paused()
@@ -106,4 +110,5 @@ def _plan(name: str, members: list[int], variables: Sequence[Variable], sizes: S
     header = safetensors.build_header(
         (v.name, v.dtype, v.shape, size) for v, size in ((variables[i], sizes[i]) for i in members)
     )
-    return FilePlan(name, header, tuple(members), len(header) + sum(sizes[i] for i in members))
+    size = len(header) + sum(map(sizes.__getitem__, members))
+    return FilePlan(name, header, tuple(members), size, variables[members[0]].name)

@@ -65,7 +65,7 @@ class Pool:
         """Begin to make memory for snapshots of so many bytes; `memory` waits for what is not there yet."""
         if self._process != os.getpid():
             self._arena, self._warming, self._process = None, None, os.getpid()  # the parent's: not in this process
-        if self.nbytes >= nbytes:
+        if self._arena is not None and self.nbytes >= nbytes:
             return
         self.clear()  # before there is more: never two of them
         arena = Arena(nbytes)

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from holdfast.engine import arrays, buffers
-from holdfast.engine.links import Known, Links, block_digests
+from holdfast.engine.links import Known, Links, block_digests, block_ends
 from holdfast.engine.plan import FilePlan
 from holdfast.engine.progress import Meter
 from holdfast.engine.sink import PAGE, OpenFile, Sink
@@ -156,7 +156,7 @@ class Pipeline:
         known = self._links.like(plan) if self._links else None
         seen: list[str] = []
         hashes = block_digests(plan, self._values, image)
-        if known is not None and known.matches(hashes, seen) and self._link(plan, known):
+        if known is not None and known.matches(hashes, seen) and self._link(plan, known, seen):
             meter.add(plan.size)
             return
         file = self._sink.add_file(self._folder / plan.name, plan.size)
@@ -179,11 +179,12 @@ class Pipeline:
         digest = file_digest(header_digest, digests)
         self._written.files.append(File(plan.name, plan.size, digest, len(plan.header), header_digest))
 
-    def _link(self, plan: FilePlan, known: Known) -> bool:
+    def _link(self, plan: FilePlan, known: Known, digests: Sequence[str]) -> bool:
         assert self._links is not None
-        if not self._links.link(known, self._folder / plan.name):
+        blocks = list(zip(block_ends(plan, self._values), digests, strict=True))
+        if not self._links.link(known, self._folder / plan.name, blocks):
             return False
-        self._place(plan, known.blocks)
+        self._place(plan, digests)
         self._written.files.append(msgspec.structs.replace(known.file, name=plan.name))
         self._written.linked.append(plan.name)
         return True
