@@ -31,15 +31,17 @@ FULL = {
     "big": {"mib": 1024, "array_bytes": 16 * MIB},
     "many": {"count": 100_000, "array_bytes": 1024},
     "rotate": {"mib": 256, "array_bytes": 16 * MIB, "saves": 10, "keep": 3},
+    "train": {"layers": 12, "width": 768, "vocab": 50257},
 }
 QUICK = {
     "limits": {"mib": 32},
     "big": {"mib": 32, "array_bytes": 2 * MIB},
     "many": {"count": 300, "array_bytes": 1024},
     "rotate": {"mib": 4, "array_bytes": MIB, "saves": 4, "keep": 2},
+    "train": {"layers": 4, "width": 192, "vocab": 3000},
 }
 QUICK_LIBRARIES = ("holdfast", "safetensors")
-WORKLOADS = ("big", "many", "rotate")
+WORKLOADS = ("big", "many", "rotate", "train")
 
 
 class Driver:
@@ -81,7 +83,8 @@ class Driver:
             for workload in workloads:
                 self.run("limits", "limits", number)
                 for library in order:
-                    if slow or workload not in LIBRARIES[library].slow:
+                    kind = LIBRARIES[library]
+                    if kind.takes(workload) and (slow or workload not in kind.slow):
                         self.run(library, workload, number)
         self.run("limits", "limits", count)
 
@@ -100,7 +103,9 @@ def measure(args: argparse.Namespace) -> dict:
     libraries = [name for name in args.libraries if name not in missing]
     if not libraries:
         raise SystemExit(f"none of these can be imported here: {', '.join(missing)}")
-    modules = dict.fromkeys([*(LIBRARIES[name].module for name in libraries), "numpy", "xxhash"])
+    modules = dict.fromkeys(
+        [*(LIBRARIES[name].package or LIBRARIES[name].module for name in libraries), "numpy", "xxhash"]
+    )
     sizes = QUICK if args.quick else FULL
     args.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="holdfast-bench-", dir=args.folder))

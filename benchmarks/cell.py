@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import limits
+from benchmarks import limits, training
 from benchmarks.instruments import MIB, files_below, make_cold, make_warm, peak_memory, timed, warm_memory
 from benchmarks.libraries import LIBRARIES, Library, State, remove
 
@@ -144,7 +144,7 @@ def main() -> None:
     """Measure, and print the figures as the last line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("library")
-    parser.add_argument("workload", choices=["limits", "big", "many", "rotate"])
+    parser.add_argument("workload", choices=["limits", "big", "many", "rotate", "train"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sizes", type=json.loads, required=True)
     parser.add_argument("--seed", type=int, required=True)
@@ -153,6 +153,9 @@ def main() -> None:
     sizes = args.sizes
     if args.workload == "limits":
         print(json.dumps(limits.measure(args.folder, sizes["mib"] * MIB, args.seed)))
+        return
+    if args.workload == "train":
+        print(json.dumps(training.measure(LIBRARIES[args.library](), args.folder, args.seed, sizes)))
         return
     floats = sizes["array_bytes"] // 4
     count = sizes["count"] if "count" in sizes else sizes["mib"] * MIB // sizes["array_bytes"]

@@ -27,13 +27,21 @@ class Library:
 
     name = ""
     module = ""  # that must be importable; imported in __init__, so that the driver needs none of them
+    package = ""  # that has its version, if it is named otherwise
     suffix = ""
     slow = ()  # workloads that take it minutes
+    only = ()  # workloads, if it is measured in some only
 
     @classmethod
     def is_there(cls) -> bool:
         """Whether it is installed."""
         return importlib.util.find_spec(cls.module) is not None
+
+    @classmethod
+    def takes(cls, workload: str) -> bool:
+        """Whether it is measured in a workload."""
+        beside = cls.save_beside is not Library.save_beside
+        return workload in cls.only if cls.only else workload != "train" or beside
 
     def has_own(self, method: str) -> bool:
         """Whether the library has a call for this."""
@@ -64,6 +72,17 @@ class Library:
         """Save step 0, 1, 2 … and keep the last few only."""
         self.save(state, folder / f"step-{step}{self.suffix}")
         remove(folder / f"step-{step - keep}{self.suffix}")
+
+    def prepare(self, state: State, folder: Path) -> None:
+        """What a program can do before its first save beside the loop."""
+
+    def save_beside(self, state: State, folder: Path, step: int) -> Callable[[], bool]:
+        """Save in the background; the state is changed when this returns. What is given back says whether the save is over."""
+        raise NotImplementedError
+
+    def save_next(self, state: State, folder: Path, step: int) -> None:
+        """Save after an earlier step."""
+        self.save(state, folder / f"step-{step}{self.suffix}")
 
 
 class Holdfast(Library):
@@ -105,12 +124,32 @@ class Holdfast(Library):
         marked = self.holdfast.parameters(state)
         self.holdfast.save_checkpoint(marked, folder / "run", step=step, max_num_checkpoints=keep)
 
+    def prepare(self, state: State, folder: Path) -> None:
+        """The memory of the snapshots, ready when it is needed."""
+        self.manager = self.holdfast.CheckpointManager(folder / "run", max_to_keep=None)
+        self.manager.prepare(state)
+        self.manager.save({"warm": np.zeros(1)}, 0, wait=False).result()
+
+    def save_beside(self, state: State, folder: Path, step: int) -> Callable[[], bool]:
+        """With the manager."""
+        handle = self.manager.save(state, step, wait=False)
+
+        def is_over() -> bool:
+            return handle.done() and handle.result() is not None
+
+        return is_over
+
+    def save_next(self, state: State, folder: Path, step: int) -> None:
+        """With the manager."""
+        self.manager.save(state, step)
+
 
 class HoldfastUnverified(Holdfast):
     """The same without looking at the digests."""
 
     name = "holdfast, verify=False"
     verify = False
+    only = ("big", "many")  # its saves are the same
     slow = ("rotate",)  # nothing is read there
 
 
@@ -254,6 +293,16 @@ class TorchDcp(TorchSave):
         """A folder."""
         self.dcp.save(self.tensors(state), storage_writer=self.dcp.FileSystemWriter(path), no_dist=True)
 
+    def save_beside(self, state: State, folder: Path, step: int) -> Callable[[], bool]:
+        """Its copy on the CPU, and a thread."""
+        writer = self.dcp.FileSystemWriter(folder / f"step-{step}")
+        future = self.dcp.async_save(self.tensors(state), storage_writer=writer, no_dist=True)
+
+        def is_over() -> bool:
+            return future.done() and future.result() is not None
+
+        return is_over
+
     def load_into(self, path: Path, state: State) -> None:
         """Straight into the tensors."""
         self.dcp.load(self.tensors(state), storage_reader=self.dcp.FileSystemReader(path), no_dist=True)
@@ -276,4 +325,32 @@ class TorchDcp(TorchSave):
         return state[name]
 
 
-LIBRARIES = {c.name: c for c in (Holdfast, HoldfastUnverified, Safetensors, Tensorstore, Savez, TorchSave, TorchDcp)}
+class Orbax(Library):
+    """orbax.checkpoint: asynchronous saves of a pytree."""
+
+    name, module, package = "orbax", "orbax", "orbax-checkpoint"
+    only = ("train",)
+
+    def __init__(self) -> None:
+        import orbax.checkpoint as ocp
+
+        self.ocp = ocp
+        self.saver = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+
+    def save_beside(self, state: State, folder: Path, step: int) -> Callable[[], bool]:
+        """It has a call that waits, and none that asks."""
+        self.saver.save(folder / f"step-{step}", args=self.ocp.args.StandardSave(state))
+
+        def is_over() -> bool:
+            self.saver.wait_until_finished()
+            return True
+
+        return is_over
+
+    def save_next(self, state: State, folder: Path, step: int) -> None:
+        """And wait."""
+        self.save_beside(state, folder, step)()
+
+
+ALL = (Holdfast, HoldfastUnverified, Safetensors, Tensorstore, Savez, TorchSave, TorchDcp, Orbax)
+LIBRARIES = {c.name: c for c in ALL}

@@ -30,6 +30,7 @@ TITLES = {
     "hash_1": "XXH3-128; 1 thread",
 }
 WRITE = ("write_direct_2", "write_direct_4", "write_buffered")
+COPY = ("copy_2",)
 READ_WARM = ("read_warm_1", "read_warm_2")
 READ_FRESH = ("read_warm_fresh_2",)
 READ_COLD = ("read_direct_2", "read_direct_4")

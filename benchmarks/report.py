@@ -26,6 +26,7 @@ class Row:
         milliseconds: for people.
         own: metric that says whether the library has a call of its own for it.
         short: in the README too.
+        percent: a share, not a time.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Row:
     milliseconds: bool = False
     own: str = ""
     short: bool = True
+    percent: bool = False
 
 
 ROWS = (
@@ -49,6 +51,13 @@ ROWS = (
     Row("one of them, opened for it", "many", "one", milliseconds=True, own="own_one"),
     Row("list their names and shapes", "many", "names", milliseconds=True, own="own_names"),
     Row("{saves} saves of {mib} MiB, {keep} kept, durable", "rotate", "rotate", limits.WRITE),
+    Row("save GPT-2 with Adam ({layers} layers) beside training: the loop is held", "train", "stall", limits.COPY),
+    Row("the same, the first time", "train", "stall_first", limits.COPY, short=False),
+    Row("the same, until durable", "train", "beside", limits.WRITE),
+    Row("steps take longer meanwhile, on all cores", "train", "slowdown", short=False, percent=True),
+    Row("save it while training waits, durable", "train", "train_save", limits.WRITE, short=False),
+    Row("save it again after 1 % of its variables has changed", "train", "again", short=False),
+    Row("bytes written by that, of the state's", "train", "again_part", percent=True),
 )
 MEMORY = (
     ("save", "save_memory"),
@@ -78,6 +87,8 @@ class Results:
     def title(self, row: Row) -> str:
         """The row's title with the sizes of this run."""
         sizes = dict(self.data["sizes"][row.workload])
+        if "array_bytes" not in sizes:
+            return row.title.format_map(sizes)
         sizes["array_mib"] = sizes["array_bytes"] >> 20
         sizes["number"] = f"{sizes['count']:,}" if "count" in sizes else (sizes["mib"] << 20) // sizes["array_bytes"]
         return row.title.format_map(sizes)
@@ -87,7 +98,7 @@ class Results:
         values = self.values(library, row.workload, row.metric)
         if not values:
             return NONE
-        scale, unit, digits = (1e3, "ms", 1) if row.milliseconds else (1, "s", 2)
+        scale, unit, digits = (100, "%", 1) if row.percent else (1e3, "ms", 1) if row.milliseconds else (1, "s", 2)
         text = f"{statistics.median(values) * scale:.{digits}f} {unit}"
         if row.own and not all(self.values(library, row.workload, row.own)):
             text += "*"
@@ -163,7 +174,12 @@ def full(results_data: dict) -> str:
         return results.time(row, name, spread=True) + (f"<br>{share}" if share else "")
 
     parts = [_origin(results), "### The machine\n\n" + _limits(results)]
-    for heading, workload in [("Large arrays", "big"), ("Small arrays", "many"), ("Rotation", "rotate")]:
+    for heading, workload in [
+        ("Large arrays", "big"),
+        ("Small arrays", "many"),
+        ("Rotation", "rotate"),
+        ("Beside training", "train"),
+    ]:
         rows = [row for row in ROWS if row.workload == workload]
         if table := _by_library(results, rows, both, limits_too=workload != "many"):
             parts.append(f"### {heading}\n\n{table}")

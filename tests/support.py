@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.adapters.numpy import Marked
+from holdfast.adapters.state import Marked
 from holdfast.storage import LocalStore, Location, Reader, Store
 
 

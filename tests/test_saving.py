@@ -18,7 +18,8 @@ import pytest
 import safetensors.numpy
 
 import holdfast
-from holdfast import DiskFullError, ForeignFolderError, LocalStore, MemoryStore, StorageError, parameters, saving
+from holdfast import DiskFullError, ForeignFolderError, LocalStore, MemoryStore, StorageError, parameters
+from holdfast.engine import alone
 from support import WrappedStore, contents, flip_bit, tree_of
 
 STATE = {
@@ -458,7 +459,7 @@ def test_copy_between_stores_writes_the_bytes(tmp_path: Path) -> None:
     store = MemoryStore()
     (tmp_path / "file").write_bytes(b"data")
 
-    saving.copy_file(holdfast.LocalStore().at(tmp_path / "file"), store.at("copy"))
+    alone.copy_file(holdfast.LocalStore().at(tmp_path / "file"), store.at("copy"))
 
     assert bytes(store.open("/copy").view(0, 4)) == b"data"
 

@@ -1,7 +1,8 @@
 """Holdfast saves the variables of a model or a training run, and gives them back exactly."""
 
 from holdfast._version import __version__
-from holdfast.adapters.numpy import parameters, temporary
+from holdfast.adapters.global_random import global_random
+from holdfast.adapters.state import parameters, temporary
 from holdfast.engine.progress import Progress
 from holdfast.engine.report import LoadedVariable, LoadReport
 from holdfast.errors import (
@@ -58,6 +59,7 @@ __all__ = [
     "__version__",
     "clean_checkpoint",
     "export",
+    "global_random",
     "is_checkpoint_variable",
     "is_parameter",
     "is_persistable",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from holdfast import dtypes
-from holdfast.adapters.numpy import Item, Scan, Value, references, scan
+from holdfast.adapters.objects import references
+from holdfast.adapters.state import Item, Scan, Value
+from holdfast.adapters.tree import scan
 from holdfast.engine import catalog, match
 from holdfast.engine.arrays import overlaps_itself
 from holdfast.engine.commit import storage_errors
@@ -20,8 +22,8 @@ from holdfast.engine.match import Cast, Rename, Strict
 from holdfast.engine.pause import collection_paused
 from holdfast.engine.progress import ProgressOption, metered
 from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks, verify_header
-from holdfast.engine.report import LoadedVariable, LoadReport
-from holdfast.engine.sharing import Target, sharing_problems
+from holdfast.engine.report import LoadedVariable, LoadReport, Outcome
+from holdfast.engine.sharing import Target, same_bytes, sharing_problems
 from holdfast.errors import (
     CastError,
     CheckpointNotFoundError,
@@ -32,6 +34,7 @@ from holdfast.errors import (
 )
 from holdfast.format import layout, manifest as manifests
 from holdfast.format.manifest import Entry
+from holdfast.format.values import Tagged
 from holdfast.reading import Checkpoint, is_bare, open_whole, read_listed, wanted_chunks
 from holdfast.storage import AnyPath, Location, resolve
 from holdfast.variables import Predicate, Variable, is_checkpoint_variable, is_parameter, select
@@ -191,6 +194,8 @@ class _Plan:
     assign: list[Callable[[], None]] = field(default_factory=list)
     names: match.Match = field(default_factory=lambda: match.Match({}, (), (), ()))
     values: match.Match = field(default_factory=lambda: match.Match({}, (), (), ()))
+    numbers: dict[str, Value] = field(default_factory=dict)  # plain numbers that were saved as arrays, by name there
+    moved: dict[str, str] = field(default_factory=dict)  # further renames, of what optimizers name after parameters
     trainer_args: Any = None
 
 
@@ -237,6 +242,7 @@ def _load(
                 raise
         for assign in plan.assign:
             assign()
+        found.finish()
     report = LoadReport(
         path=checkpoint.path,
         serial=checkpoint.serial,
@@ -251,6 +257,7 @@ def _load(
         verified=verified,
         nbytes=nbytes,
         seconds=time.monotonic() - start,
+        outcome=Outcome(found.state, found.replaced),
     )
     log.info("loaded %s: %d bytes in %.3f s", checkpoint.path, nbytes, report.seconds)
     return report
@@ -301,7 +308,12 @@ def _plan(
     plan = _Plan(files=[file.name for file in checkpoint.manifest.files])
     problems: list[Problem] = []
     by_name = {entry.name: entry for entry in entries}
-    pieces = _values_of(found, checkpoint, rules, trainer_id, plan, problems)
+    renamed = match.renaming([], rules.rename) if callable(rules.rename) else (lambda name: name)
+    pieces = _values_of(found, checkpoint, rules, renamed, by_name, trainer_id, plan, problems)
+    if plan.moved:
+        before = renamed
+        renamed = lambda name: plan.moved.get(name) or before(name)  # noqa: E731
+        rules = dataclasses.replace(rules, rename=renamed)
 
     # Arrays that an object makes only later, as optimizers do, are no mismatch: it is given all that it had when it was saved.
     owners = {item.owner for item in items if item.owner is not None}
@@ -312,16 +324,25 @@ def _plan(
             raise FormatError(
                 f"{checkpoint.path}: the value {name!r} refers to {absent[0]!r}, which is not in the checkpoint"
             )
-    renamed = match.renaming([], rules.rename) if callable(rules.rename) else (lambda name: name)
     taken = {ref for refs in referred.values() for ref in refs if renamed(ref) not in held_now}
-    plan.names = match.match_names([n for n in by_name if n not in taken], [i.variable.name for i in items], rules)
+    offered = {renamed(name): name for name in by_name if name not in taken and name not in plan.numbers}
+    replacing = {value.name for value, _ in pieces if value.replaces}
+    items = [item for item in items if item.owner not in replacing or item.variable.name in offered]
+    called, spare = _names_of_tied(items, offered, by_name, problems)
+    plan.names = match.match_names(
+        [name for target, name in offered.items() if target not in spare], list(called.values()), rules
+    )
+    if plan.names.missing:
+        _find_tied(plan, checkpoint, by_name, renamed, trainer_id)
     problems += match.name_problems(plan.names, rules)
 
     arrays: dict[str, np.ndarray] = {}  # of objects, by name in the checkpoint
-    own = {item.variable.name: item.array for item in found.items if item.owner is not None}  # by name in the target
+    own: dict[str, np.ndarray] = {}  # of objects, by name in the target
+    sharing: list[Target] = []
+    slots: dict[tuple[int, Any], tuple[str, Entry]] = {}
     for item in items:
         variable = item.variable
-        source = plan.names.pairs.get(variable.name)
+        source = plan.names.pairs.get(called[variable.name])
         if source is None:
             continue
         entry = by_name[source]
@@ -329,28 +350,34 @@ def _plan(
             problems.append(problem)
             continue
         target = item.array
-        if item.owner is not None:
+        if item.access is not None or not item.in_place:
             target = np.empty(variable.shape, dtypes.to_numpy(variable.dtype))
-            arrays[source] = own[variable.name] = target
         elif reason := _unwritable(target):
             problems.append(Problem("unwritable", variable.name, f"{variable.name!r}: the target's array {reason}"))
             continue
+        else:
+            sharing.append(Target(variable.name, target, entry))
+        if item.owner is not None:
+            arrays[source] = own[variable.name] = target
+        if item.access is not None and item.in_place:
+            if item.access.slot is not None and (text := _slot_problem(variable.name, entry, slots, item.access.slot)):
+                problems.append(Problem("unwritable", variable.name, text))
+            plan.assign.append(lambda put=item.access.put, target=target: put(target))  # type: ignore[misc]
         _want(plan, entry, variable, target)
+    for source, value in plan.numbers.items():
+        number = np.empty((), dtypes.to_numpy(by_name[source].dtype))
+        _want(plan, by_name[source], by_name[source].variable, number)
+        plan.assign.append(lambda put=value.put, number=number: put(number.item(), {}))  # type: ignore[misc]
+    present = {item.variable.name: item for item in found.items if item.owner is not None}
     for refs in referred.values():
         for ref in refs:
             if ref not in arrays and renamed(ref) in plan.names.skipped:
-                arrays[ref] = own[renamed(ref)]
+                arrays[ref] = present[renamed(ref)].fetched().array
             elif ref not in arrays:
                 entry = by_name[ref]
                 arrays[ref] = np.empty(entry.shape, dtypes.to_numpy(entry.dtype))
                 _want(plan, entry, entry.variable, arrays[ref])
-    problems += sharing_problems(
-        [
-            Target(item.variable.name, item.array, by_name[plan.names.pairs[item.variable.name]])
-            for item in items
-            if item.owner is None and item.variable.name in plan.names.pairs
-        ]
-    )
+    problems += sharing_problems(sharing)
     if problems:
         hints = match.hints(plan.names, list(by_name), [i.variable.name for i in items])
         others = {e.name for e in checkpoint.manifest.variables if e.kind != "parameter"} - set(by_name)
@@ -362,14 +389,69 @@ def _plan(
         raise MismatchError(checkpoint.path, problems, hints)
 
     for value, content in pieces:
-        if value.put is not None:
-            plan.assign.append(lambda put=value.put, content=content: put(content, arrays))  # type: ignore[misc]
+        plan.assign.append(lambda put=value.put, content=content: put(content, arrays))  # type: ignore[misc]
     if trainer_id is None:
         # Only variables are loaded: an object gets its present values back, with the loaded arrays.
         for value in found.values:
-            if value.is_object and value.put is not None and value.name in owners:
+            if value.is_object and value.name in owners:
+                for name in references(value.value):
+                    if name not in own:
+                        own[name] = present[name].fetched().array
                 plan.assign.append(lambda put=value.put, content=value.value: put(content, own))  # type: ignore[misc]
     return plan
+
+
+def _names_of_tied(
+    items: list[Item], offered: dict[str, str], by_name: dict[str, Entry], problems: list[Problem]
+) -> tuple[dict[str, str], set[str]]:
+    """What each item is called in the checkpoint, in the target's naming, and further names there of the same values.
+
+    Which of its names a tied array is saved under depends on the order in which the program came upon it.
+    """
+    called = {item.variable.name: item.variable.name for item in items}
+    spare: set[str] = set()
+    for item in items:
+        if not item.aliases:
+            continue
+        names = [name for name in (item.variable.name, *item.aliases) if name in offered]
+        for other in names[1:]:
+            first, second = by_name[offered[names[0]]], by_name[offered[other]]
+            spare.add(other)
+            if not same_bytes(first, second):
+                text = f"{other!r} is the same array as {names[0]!r}, but the checkpoint has two values for them"
+                problems.append(Problem("unwritable", other, text))
+        called[item.variable.name] = names[0] if names else item.variable.name
+    return called, spare
+
+
+def _find_tied(
+    plan: _Plan,
+    checkpoint: Checkpoint,
+    by_name: dict[str, Entry],
+    renamed: Callable[[str], str],
+    trainer_id: int | None,
+) -> None:
+    """Names that the checkpoint holds as second names of other variables: arrays that were tied, and are no longer."""
+    _, held = checkpoint.trainer(trainer_id or 0)
+    tied = {renamed(alias): first for alias, first in aliases_of(held).items() if first in by_name}
+    found = {name: tied[name] for name in plan.names.missing if name in tied}
+    missing = tuple(name for name in plan.names.missing if name not in found)
+    plan.names = dataclasses.replace(plan.names, pairs=plan.names.pairs | found, missing=missing)
+
+
+def aliases_of(held: Mapping[str, Any]) -> dict[str, str]:
+    """The second names of variables among the values of a checkpoint."""
+    return {name: value.value for name, value in held.items() if isinstance(value, Tagged) and value.tag == "$variable"}
+
+
+def _slot_problem(
+    name: str, entry: Entry, slots: dict[tuple[int, Any], tuple[str, Entry]], slot: tuple[int, Any]
+) -> str | None:
+    """Why a place in a dict, which may be in the state twice, cannot be given what it is to be given here too."""
+    other, before = slots.setdefault(slot, (name, entry))
+    if before is entry or same_bytes(before, entry):
+        return None
+    return f"{name!r} stands in the same dict or list as {other!r}, but the checkpoint has two values; copy one of them first"
 
 
 def _unwritable(target: np.ndarray) -> str | None:
@@ -397,6 +479,8 @@ def _values_of(
     found: Scan,
     checkpoint: Checkpoint,
     rules: match.Rules,
+    renamed: Callable[[str], str],
+    by_name: Mapping[str, Entry],
     trainer_id: int | None,
     plan: _Plan,
     problems: list[Problem],
@@ -414,12 +498,20 @@ def _values_of(
         )
     plan.trainer_args, held = checkpoint.trainer(trainer_id)
     targets = {value.name: value for value in found.values}
+    tied = aliases_of(held)
+    held = {name: value for name, value in held.items() if name not in tied or renamed(name) in targets}
     plan.values = match.match_names(list(held), list(targets), rules)
+    if plan.values.missing:
+        _find_numbers(plan, targets, by_name, renamed)
     problems += match.name_problems(plan.values, rules)
     pieces: list[tuple[Value, Any]] = []
     given: dict[int, tuple[str, Any]] = {}
     for name, source in plan.values.pairs.items():
         value, content = targets[name], held[source]
+        if value.localize is not None:
+            # Optimizers name their variables after their parameters: where these are renamed, so are those.
+            content, moved = value.localize(content, renamed)
+            plan.moved |= moved
         if value.identity is not None:
             other, before = given.setdefault(value.identity, (name, content))
             if not _same(before, content):
@@ -428,17 +520,26 @@ def _values_of(
                 continue
         if reason := value.problem(content):
             problems.append(Problem("kind", name, f"{name!r}: {reason}"))
-        elif value.put is None and not _same(content, value.value):
-            problems.append(
-                Problem(
-                    "unwritable",
-                    name,
-                    f"{name!r}: stands in a tuple, which cannot be changed; make it a list or a dict",
-                )
-            )
         else:
             pieces.append((value, content))
     return pieces
+
+
+_KINDS = {bool: "b", int: "iu", float: "f"}
+
+
+def _find_numbers(
+    plan: _Plan, targets: Mapping[str, Value], by_name: Mapping[str, Entry], renamed: Callable[[str], str]
+) -> None:
+    """Plain numbers of the target that were saved as arrays: a step that begins as 0 is an array once JAX has counted it."""
+    sources = {renamed(name): name for name, entry in by_name.items() if entry.shape == ()}
+    for name in plan.values.missing:
+        kinds = _KINDS.get(type(targets[name].value), "")
+        if name in sources and dtypes.to_numpy(by_name[sources[name]].dtype).kind in kinds:
+            plan.numbers[sources[name]] = targets[name]
+    names = {value.name for value in plan.numbers.values()}
+    missing = tuple(name for name in plan.values.missing if name not in names)
+    plan.values = dataclasses.replace(plan.values, missing=missing)
 
 
 def _same(a: Any, b: Any) -> bool:

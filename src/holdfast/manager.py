@@ -5,17 +5,21 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, get_args
 
 from holdfast import runs
 from holdfast.engine import catalog, retention
 from holdfast.engine.arguments import whole_number
+from holdfast.engine.background import Background
 from holdfast.engine.catalog import Found
 from holdfast.engine.commit import storage_errors
+from holdfast.engine.links import Unchanged, checked_unchanged
 from holdfast.engine.match import Cast, Rename, Strict
+from holdfast.engine.preemption import Preemption
 from holdfast.engine.progress import ProgressOption
 from holdfast.engine.report import LoadReport
+from holdfast.engine.snapshot import Pool
 from holdfast.errors import (
     CastError,
     CheckpointNotFoundError,
@@ -28,34 +32,68 @@ from holdfast.errors import (
 )
 from holdfast.format import layout
 from holdfast.loading import Verify, load_checkpoint
-from holdfast.saving import commit_checkpoint
+from holdfast.saving import CheckpointSave
 from holdfast.storage import AnyPath, resolve
 
 log = logging.getLogger(__name__)
 _RELISTINGS = 20
 
+WhenBusy = Literal["wait", "refuse"]
+SnapshotMode = Literal["copy", "stream"]
 
-@dataclass(frozen=True, slots=True)
+
 class SaveHandle:
-    """What became of a `CheckpointManager.save`.
+    """What becomes of a `CheckpointManager.save`.
 
     Attributes:
         step: the step it was called with.
-        serial: of the new checkpoint; None if none was saved.
-        reason: why none was saved; empty if one was.
+        reason: why none was saved; empty if one was, or will be.
     """
 
-    step: int
-    serial: int | None
-    reason: str = ""
+    __slots__ = ("_pending", "_serial", "reason", "step")
+
+    def __init__(
+        self, step: int, serial: int | None = None, reason: str = "", *, pending: Background | None = None
+    ) -> None:
+        self.step, self.reason = step, reason
+        self._serial, self._pending = serial, pending
+
+    @property
+    def serial(self) -> int | None:
+        """The serial of the new checkpoint; None if there is none, or not yet."""
+        return self._serial if self._pending is None else self._pending.value
+
+    def done(self) -> bool:
+        """Whether there is nothing more to wait for: it is committed, or failed, or was not to be saved."""
+        return self._pending is None or self._pending.is_over()
 
     def committed(self) -> bool:
-        """Whether a new checkpoint is complete and durable."""
+        """Whether a new checkpoint is complete and durable by now."""
         return self.serial is not None
 
-    def result(self) -> int | None:
-        """The serial of the new checkpoint; None if this step was not to be saved."""
-        return self.serial
+    def result(self, timeout: float | None = None) -> int | None:
+        """Wait for the end of the save.
+
+        Args:
+            timeout: seconds; None waits as long as it takes.
+
+        Returns:
+            The serial of the new checkpoint, complete and durable; None if this step was not to be saved.
+
+        Raises:
+            TimeoutError: it is not done after `timeout`; it goes on.
+            As `save_checkpoint`: it failed; nothing of it remains, and older checkpoints are untouched.
+        """
+        return self._serial if self._pending is None else self._pending.result(timeout)
+
+    def __repr__(self) -> str:
+        if self.reason:
+            state = f"not saved: {self.reason}"
+        elif self.committed():
+            state = f"serial={self.serial}"
+        else:
+            state = "failed" if self.done() else "in flight"
+        return f"<SaveHandle step={self.step}, {state}>"
 
 
 class CheckpointManager:
@@ -71,6 +109,11 @@ class CheckpointManager:
         best: such as `("loss", "min")`: the checkpoints with the best value of this metric stay; those that lack it do not compete.
         keep_best: how many of those.
         save_interval_steps: `save` does nothing at steps that are not a multiple of this.
+        when_busy: what a `save(wait=False)` does while another one is in flight: `"wait"` for it, or `"refuse"` to save, with the
+            reason in its handle. There is never more than one.
+        unchanged: see `save_checkpoint`.
+
+    A manager is for one thread. `close`, leaving it as a context manager, and the end of the program wait for a save in flight.
 
     Example:
         >>> import numpy as np, holdfast
@@ -91,12 +134,21 @@ class CheckpointManager:
         best: tuple[str, Literal["min", "max"]] | None = None,
         keep_best: int = 1,
         save_interval_steps: int = 1,
+        when_busy: WhenBusy = "wait",
+        unchanged: Unchanged = "link",
     ) -> None:
         if type(save_interval_steps) is not int or save_interval_steps < 1:
             raise ValueError(f"save_interval_steps must be a whole number from 1, not {save_interval_steps!r}")
+        if when_busy not in get_args(WhenBusy):
+            raise ValueError(f'when_busy must be "wait" or "refuse", not {when_busy!r}')
+        self._when_busy, self._unchanged = when_busy, checked_unchanged(unchanged)
         self._run = resolve(checkpoint_dir)
         self._rules = retention.Rules(max_to_keep, keep_period, best, keep_best)
         self._interval = save_interval_steps
+        self._pool = Pool()
+        self._pending: Background | None = None
+        self._preemption = Preemption()
+        self._damaged: set[int] = set()  # serials that turned out so: no file of theirs is linked
 
     @property
     def checkpoint_dir(self) -> str:
@@ -111,36 +163,168 @@ class CheckpointManager:
         metrics: Mapping[str, float] | None = None,
         trainer_args: Any = None,
         force: bool = False,
+        wait: bool = True,
+        snapshot: SnapshotMode = "copy",
         progress: ProgressOption = None,
     ) -> SaveHandle:
-        """Save if the step is one to be saved; the checkpoint is durable when this returns.
+        """Save if the step is one to be saved: durable when this returns, or with `wait=False` soon after.
 
-        A step may be saved more than once, as happens after a resume from before it: each save gets a serial of its own,
-        and the newest counts.
+        What is saved is the state at the call, whatever the program does next. A step may be saved more than once, as happens
+        after a resume from before it: each save gets a serial of its own, and the newest counts. After a signal of
+        `save_on_signal` the next call saves, whatever the interval says.
 
         Args:
             state: as for `save_checkpoint`.
             step: the training step, from 0.
             metrics: finite numbers by name; `best` looks at them.
             trainer_args: see `save_checkpoint`.
-            force: save whatever the interval says, such as at the end of training.
-            progress: see `save_params`.
+            force: save whatever the interval says, such as at the end of training, and wait for a save in flight.
+            wait: False returns as soon as the state is copied, and writes the copy in another thread.
+            snapshot: with `wait=False`, `"copy"` holds the caller for a copy of the state in memory, which is kept for the next
+                save; `"stream"` takes no more memory than a save with `wait=True`, and holds the caller until almost all is
+                written.
+            progress: see `save_params`; with `wait=True` only.
 
         Raises:
-            As `save_checkpoint`.
+            As `save_checkpoint`. With `wait=False`, errors of writing are raised by `SaveHandle.result`, or else by the next call
+            of `save`, `restore`, `wait_until_finished` or `close`, which does nothing else then.
         """
         step = whole_number("step", step)
-        if not force and step % self._interval:
+        if snapshot not in get_args(SnapshotMode):
+            raise ValueError(f'snapshot must be "copy" or "stream", not {snapshot!r}')
+        if not wait and progress:
+            raise ValueError("progress= needs wait=True: no code of yours runs in the thread that writes")
+        self._raise_error()
+        urgent = force or self._preemption.is_pending
+        if not urgent and step % self._interval:
             return SaveHandle(
                 step,
                 None,
                 f"step {step} is not a multiple of save_interval_steps={self._interval}; force=True saves it",
             )
-        serial = commit_checkpoint(
-            state, self._run, trainer_id=0, trainer_args=trainer_args, rules=self._rules, step=step, metrics=metrics,
-            progress=progress,
+        if not wait and not urgent and self._when_busy == "refuse" and self._pending is not None:
+            reason = f"{self._pending.name} is still being written"
+            log.warning("step %d is not saved: %s", step, reason)
+            return SaveHandle(step, None, f"{reason}; force=True waits for it")
+        self.wait_until_finished()
+        was_pending, self._preemption.is_pending = self._preemption.is_pending, False
+        try:
+            return self._save(self._checkpoint(state, step, metrics, trainer_args), step, wait, snapshot, progress)
+        except BaseException:
+            self._preemption.is_pending |= was_pending
+            raise
+
+    def _checkpoint(
+        self, state: Any, step: int | None, metrics: Mapping[str, float] | None = None, trainer_args: Any = None
+    ) -> CheckpointSave:
+        return CheckpointSave(
+            state, self._run, trainer_args=trainer_args, rules=self._rules, step=step, metrics=metrics,
+            unchanged=self._unchanged, distrusted=self._damaged,
         )  # fmt: skip
-        return SaveHandle(step, serial)
+
+    def _save(
+        self, save: CheckpointSave, step: int, wait: bool, snapshot: SnapshotMode, progress: ProgressOption
+    ) -> SaveHandle:
+        if wait:
+            return SaveHandle(step, save.run(progress))
+        name = f"the save of step {step}"
+        if snapshot == "copy":
+            save.snapshot(self._pool)
+            self._pending = Background(save.write, save.prune, name)
+        else:
+            save.start()
+            try:
+                self._pending = Background(save.finish, save.prune, name)
+            except BaseException:
+                save.discard()
+                raise
+        return SaveHandle(step, pending=self._pending)
+
+    def prepare(self, state: Any) -> None:
+        """Make the memory that `save(wait=False)` of such a state will copy into, in other threads.
+
+        The first save then holds the program no longer than the next ones: memory that was never used takes several times as
+        long to fill. `close` gives it back.
+
+        Args:
+            state: as for `save`; arrays of the same sizes are enough.
+
+        Raises:
+            As `save`.
+        """
+        self.wait_until_finished()
+        self._checkpoint(state, None).prepare(self._pool)
+
+    def wait_until_finished(self, timeout: float | None = None) -> None:
+        """Return once no save is in flight.
+
+        Args:
+            timeout: seconds; None waits as long as it takes.
+
+        Raises:
+            TimeoutError: one is still in flight after `timeout`; it goes on.
+            As `save_checkpoint`: the save failed, and nobody was told yet.
+        """
+        pending = self._pending
+        if pending is None or pending.is_elsewhere():
+            self._pending = None
+            return
+        if not pending.wait(timeout):
+            raise TimeoutError(f"{pending.name} is not done after {timeout} s; it goes on")
+        self._pending = None
+        pending.raise_once()
+
+    def _raise_error(self) -> None:
+        """Forget a save that is over; raise its error, if it is news."""
+        if self._pending is not None and (self._pending.is_over() or self._pending.is_elsewhere()):
+            self.wait_until_finished()
+
+    def save_on_signal(self, *signals: int) -> None:
+        """Let signals such as `signal.SIGTERM` ask for a save: the next `save` then saves whatever the interval says.
+
+        The signal no longer ends the process: the training loop does, once it has saved and sees `preempted`. Handlers that were
+        there before are called too. `close` puts them back. Call this in the main thread.
+
+        Example:
+            >>> import signal, holdfast
+            >>> manager = holdfast.CheckpointManager("runs/p", save_interval_steps=1000)
+            >>> manager.save_on_signal(signal.SIGTERM)
+            >>> for step in range(3):
+            ...     handle = manager.save({"step": step}, step, wait=False)
+            ...     if manager.preempted:
+            ...         break
+            >>> manager.close()
+        """
+        self._preemption.watch(*signals)
+
+    @property
+    def preempted(self) -> bool:
+        """Whether a signal of `save_on_signal` has come."""
+        return self._preemption.has_come
+
+    def close(self) -> None:
+        """Wait for a save in flight, give its memory back to the system, and put signal handlers back.
+
+        Raises:
+            As `wait_until_finished`.
+        """
+        try:
+            self.wait_until_finished()
+        finally:
+            self._pool.clear()
+            self._preemption.release()
+
+    def __enter__(self) -> CheckpointManager:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except Exception:
+            if error is None:
+                raise  # else the error that is on its way says more; this one was logged when it happened
 
     def restore(
         self,
@@ -157,8 +341,8 @@ class CheckpointManager:
     ) -> LoadReport:
         """Load the newest checkpoint that is whole; if it turns out to be damaged, the next older one, and so on.
 
-        Each one that is passed over is logged as a warning. A mismatch with the state is raised at once: older
-        checkpoints would not fit better.
+        A save in flight is waited for. Each one that is passed over is logged as a warning. A mismatch with the state is raised
+        at once: older checkpoints would not fit better.
 
         Args:
             state: as for `load_checkpoint`.
@@ -175,6 +359,7 @@ class CheckpointManager:
         """
         if step is not None and serial is not None:
             raise ValueError("give step= or serial=, not both")
+        self.wait_until_finished()
         if verify is True and strict == "superset":
             # What only the damaged one holds would stay as it was overwritten, if an older one is loaded after it.
             verify = "before"
@@ -190,6 +375,7 @@ class CheckpointManager:
             except VersionError:
                 raise  # it is sound: a newer Holdfast reads it
             except (CorruptCheckpointError, FormatError, CheckpointNotFoundError, StorageError) as error:
+                self._damaged.add(candidate)
                 if serial is not None or step is not None:
                     raise
                 if self._run.store.stat((self._run / layout.checkpoint_folder(candidate)).path) is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from holdfast.engine import catalog, commit, retention
+from holdfast.engine.alone import copy_file, replace_folder
 from holdfast.engine.catalog import Found, complete
 from holdfast.engine.commit import storage_errors
 from holdfast.engine.progress import ProgressOption, metered
@@ -17,7 +18,6 @@ from holdfast.format import layout, manifest as manifests, safetensors
 from holdfast.format.digests import file_digest
 from holdfast.format.values import trainer_from_bytes
 from holdfast.reading import read_listed
-from holdfast.saving import copy_file, replace_folder
 from holdfast.storage import AnyPath, Location, resolve
 
 

@@ -1,33 +1,33 @@
-"""save_params, save_persistables, save_vars, save_checkpoint: scan → select → plan → write → commit → retention."""
+"""save_params, save_persistables, save_vars, save_checkpoint: scan → select → plan → (snapshot) → write → commit → retention."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-import msgspec
+import numpy as np
 
-from holdfast._version import __version__
-from holdfast.adapters.numpy import Item, Scan, scan
+from holdfast.adapters.state import Item, Scan, fetched
+from holdfast.adapters.tree import scan
 from holdfast.engine import catalog, commit, retention
+from holdfast.engine.alone import replace_folder
 from holdfast.engine.arguments import whole_number
-from holdfast.engine.pause import collection_paused
-from holdfast.engine.plan import FilePlan, plan_files
+from holdfast.engine.links import Links, Unchanged, checked_unchanged, links_to
+from holdfast.engine.plan import linkable_file_bytes, plan_files
 from holdfast.engine.progress import ProgressOption, metered
-from holdfast.engine.writer import Written, write_files
-from holdfast.errors import ForeignFolderError, FormatError, UnsupportedVariableError
+from holdfast.engine.record import Record
+from holdfast.engine.snapshot import Held, Pool
+from holdfast.engine.writer import Pipeline, write_files
+from holdfast.errors import ForeignFolderError, UnsupportedVariableError
 from holdfast.format import layout, values
-from holdfast.format.digests import hexdigest
-from holdfast.format.manifest import VERSION, Chunk, Content, Entry, File, Manifest, from_bytes, to_bytes
+from holdfast.format.manifest import Content
 from holdfast.storage import AnyPath, Location, resolve
 from holdfast.variables import Predicate, Variable, is_checkpoint_variable, is_parameter, select
 
 log = logging.getLogger(__name__)
-
-_ENTRY_BYTES = 256  # about what a variable takes in the manifest; only for the guess of the space needed
 
 
 def save_params(state: Any, path: AnyPath, *, progress: ProgressOption = None) -> None:
@@ -102,6 +102,7 @@ def save_checkpoint(
     max_num_checkpoints: int | None = 3,
     step: int | None = None,
     metrics: Mapping[str, float] | None = None,
+    unchanged: Unchanged = "link",
     progress: ProgressOption = None,
 ) -> int:
     """Save all that resuming needs under a new serial, and return the serial: durable, whole or not there at all.
@@ -116,6 +117,9 @@ def save_checkpoint(
             after the new one is committed. None keeps all.
         step: the training step, for `holdfast ls` and for rules of `CheckpointManager`.
         metrics: finite numbers by name, such as `{"loss": 0.3}`.
+        unchanged: what becomes of a file in which no variable has changed since the newest checkpoint: `"link"` gives that
+            checkpoint's file a second name, `"verify"` does so after it has been read back and found sound, `"write"` writes
+            it again. Deleting one checkpoint never harms another, but damage to a shared file harms all that share it.
         progress: see `save_params`.
 
     Raises:
@@ -130,40 +134,143 @@ def save_checkpoint(
         0
     """
     rules = retention.Rules(newest=max_num_checkpoints)
-    return commit_checkpoint(
+    save = CheckpointSave(
         state, resolve(checkpoint_dir), trainer_id=trainer_id, trainer_args=trainer_args, rules=rules, step=step,
-        metrics=metrics, progress=progress,
+        metrics=metrics, unchanged=unchanged,
     )  # fmt: skip
+    return save.run(progress)
 
 
-def commit_checkpoint(
-    state: Any,
-    run: Location,
-    *,
-    trainer_id: int,
-    trainer_args: Any,
-    rules: retention.Rules,
-    step: int | None,
-    metrics: Mapping[str, float] | None,
-    progress: ProgressOption,
-) -> int:
-    """`save_checkpoint` with every rule of retention."""
-    if trainer_id != 0:
-        raise ValueError(
-            f"trainer_id={trainer_id!r}: only trainer 0 can save; checkpoints of several trainers are not supported yet"
-        )
-    if step is not None:
-        step = whole_number("step", step)
-    numbers = _checked_metrics(metrics)
-    found = scan(state)
-    items = _selected(found, predicate=is_checkpoint_variable, allow_none=True)
-    try:
-        trainer = values.trainer_to_bytes(trainer_id, values.encode(trainer_args), found.encoded())
-    except values.UnsupportedValueError as error:
-        raise UnsupportedVariableError({f"trainer_args{error.where}": str(error)}) from error
+class CheckpointSave:
+    """A checkpoint that is to be saved: the whole state has been looked at and encoded, and nothing is written yet.
 
-    start = time.monotonic()
-    with commit.storage_errors(f"cannot write in {run}"):
+    `run` does all of it. To hold the caller for less, `snapshot` copies the arrays and another thread may `write` and `prune`; or
+    `start` reads them, and another thread may `finish` and `prune`. No code of the caller's is called after `snapshot` or `start`.
+
+    Args:
+        state: as for `save_checkpoint`, and so are `trainer_id`, `trainer_args`, `step`, `metrics` and `unchanged`.
+        run: the run folder.
+        rules: which checkpoints stay.
+        distrusted: serials of which no file is linked.
+
+    Raises:
+        UnsupportedVariableError, ValueError: as from `save_checkpoint`.
+    """
+
+    def __init__(
+        self,
+        state: Any,
+        run: Location,
+        *,
+        trainer_id: int = 0,
+        trainer_args: Any = None,
+        rules: retention.Rules,
+        step: int | None,
+        metrics: Mapping[str, float] | None,
+        unchanged: Unchanged = "link",
+        distrusted: Collection[int] = (),
+    ) -> None:
+        if trainer_id != 0:
+            raise ValueError(
+                f"trainer_id={trainer_id!r}: only trainer 0 can save; checkpoints of several trainers are not supported yet"
+            )
+        if step is not None:
+            step = whole_number("step", step)
+        self._unchanged, self._distrusted = checked_unchanged(unchanged), distrusted
+        numbers = _checked_metrics(metrics)
+        found = scan(state)
+        items = _selected(found, predicate=is_checkpoint_variable, allow_none=True)
+        try:
+            trainer = values.trainer_to_bytes(trainer_id, values.encode(trainer_args), found.encoded())
+        except values.UnsupportedValueError as error:
+            raise UnsupportedVariableError({f"trainer_args{error.where}": str(error)}) from error
+        variables = [item.variable for item in items]
+        plans = plan_files(variables, linkable_file_bytes(variables))
+        small = {layout.trainer_file(trainer_id): trainer}
+        self._record = Record("checkpoint", variables, plans, small, step=step, metrics=numbers)
+        self._run, self._rules = run, rules
+        self._arrays = [item.array for item in items]
+        self._held = Held.of(plans, [item.immutable for item in items])
+        self._images: list[np.ndarray | None] | None = None
+        self._end = contextlib.ExitStack()
+        self._began = time.monotonic()
+
+    def snapshot(self, pool: Pool) -> None:
+        """Copy what may change: once this returns, the state may. The pool's memory is in use until `write` returns."""
+        self._images = self._held.capture(self._arrays, pool.memory(self._held.nbytes))
+
+    def prepare(self, pool: Pool) -> None:
+        """Begin to make the memory that `snapshot` will take."""
+        pool.reserve(self._held.nbytes)
+
+    def run(self, progress: ProgressOption = None) -> int:
+        """Write and commit, then delete what the rules do not keep; returns the serial.
+
+        Raises:
+            As `save_checkpoint`; nothing of it remains then.
+        """
+        serial = self.write(progress)
+        self.prune()
+        return serial
+
+    def write(self, progress: ProgressOption = None) -> int:
+        """`run` without the deletions."""
+        try:
+            self.start(progress)
+            return self.finish()
+        finally:
+            self.discard()
+            self._arrays, self._images = [], None  # a handle may live on for long
+
+    def start(self, progress: ProgressOption = None) -> None:
+        """Begin to write; once this returns the arrays have been read. `finish` or `discard` must follow."""
+        run = self._run
+        with contextlib.ExitStack() as end:
+            with commit.storage_errors(f"cannot write in {run}"):
+                newest = self._begin_run()
+                serial = commit.next_serial(run)
+                links = links_to(newest, self._unchanged)
+                needed = self._needed_bytes(links)
+            attempt = end.enter_context(commit.attempt(run, str(serial), needed))
+            pipeline = Pipeline(attempt.folder, self._record.plans, self._arrays, images=self._images, links=links)
+            end.callback(pipeline.abort)  # whatever happens now or later; after `finish` there is nothing to abort
+            with metered("save", sum(plan.size for plan in self._record.plans), progress) as meter:
+                pipeline.feed(meter)
+            self._attempt, self._serial, self._pipeline = attempt, serial, pipeline
+            self._end = end.pop_all()
+
+    def finish(self) -> int:
+        """Return the serial once the checkpoint is complete and durable. `prune` should follow."""
+        run = self._run
+        with self._end:
+            written = self._pipeline.finish()
+            self._record.write_small(self._attempt)
+            serial = self._attempt.commit_serial(
+                self._serial, lambda serial: self._record.manifest(written, self._attempt.id, serial)
+            )
+        log.info(
+            "saved %s: %d bytes in %.3f s%s",
+            run / layout.checkpoint_folder(serial), self._record.nbytes, time.monotonic() - self._began,
+            f", {len(written.linked)} of {len(written.files)} files linked" if written.linked else "",
+        )  # fmt: skip
+        return serial
+
+    def prune(self) -> None:
+        """Delete what the rules do not keep."""
+        try:
+            retention.prune(self._run, self._rules)
+        except OSError as error:  # the new checkpoint is there, and that is what the caller has to know
+            log.warning(
+                "could not look for checkpoints to delete in %s (%s); the next save will try again", self._run, error
+            )
+
+    def discard(self) -> None:
+        """Remove what `start` has written, unless `finish` has made it a checkpoint."""
+        self._end.close()
+
+    def _begin_run(self) -> catalog.Found | None:
+        """Make the run folder, and clear it of what the dead left; returns the newest checkpoint that can be trusted."""
+        run = self._run
         if layout.serial_of(run.name) is not None:
             raise ForeignFolderError(f"{run} has the name of a checkpoint; name the run folder otherwise")
         if catalog.is_checkpoint(run):
@@ -171,22 +278,27 @@ def commit_checkpoint(
                 f"{run} is a checkpoint itself; save into the folder that it is in, or into another"
             )
         commit.make_folders(run)
-        if not any(catalog.complete(run)):
+        there = catalog.complete(run)
+        newest = next(there, None)
+        if newest is None:
             commit.sync_above(run)
+        while newest is not None and newest.serial in self._distrusted:
+            newest = next(there, None)
         commit.sweep(run)
-        serial = commit.next_serial(run)
-    save = _Save("checkpoint", items, {layout.trainer_file(trainer_id): trainer}, step=step, metrics=numbers)
-    with commit.attempt(run, str(serial), save.needed_bytes) as attempt:
-        save.write(attempt, progress)
-        serial = attempt.commit_serial(serial, save.manifest)
-    log.info(
-        "saved %s: %d bytes in %.3f s", run / layout.checkpoint_folder(serial), save.nbytes, time.monotonic() - start
-    )
-    try:
-        retention.prune(run, rules)
-    except OSError as error:  # the new checkpoint is there, and that is what the caller has to know
-        log.warning("could not look for checkpoints to delete in %s (%s); the next save will try again", run, error)
-    return serial
+        return newest
+
+    def _needed_bytes(self, links: Links | None) -> int:
+        """About what will be written; where that decides whether it fits, with a look at what can be linked."""
+        needed = self._record.needed_bytes
+        free = self._run.store.free_bytes(self._run.path)
+        if links is None or free is None or free >= needed:
+            return needed
+        images = self._images or [None] * len(self._record.plans)
+        return needed - sum(
+            plan.size
+            for plan, image in zip(self._record.plans, images, strict=True)
+            if links.find(plan, self._arrays, image)
+        )
 
 
 def _checked_metrics(metrics: Mapping[str, float] | None) -> dict[str, float]:
@@ -219,180 +331,20 @@ def _selected(
             "there is nothing to save: the state holds no such variable. Its parameters are the parts marked by "
             "holdfast.parameters(), or all arrays if no part is marked"
         )
-    return [item for item in found.items if item.variable.name in chosen]
+    return fetched(item for item in found.items if item.variable.name in chosen)
 
 
 def _save_alone(path: AnyPath, content: Content, items: list[Item], progress: ProgressOption) -> None:
     target = resolve(path)
-    save = _Save(content, items, {})
+    variables = [item.variable for item in items]
+    record = Record(content, variables, plan_files(variables))
     start = time.monotonic()
 
     def fill(attempt: commit.Attempt) -> bytes:
-        save.write(attempt, progress)
-        return save.manifest(None)
+        with metered("save", sum(plan.size for plan in record.plans), progress) as meter:
+            written = write_files(attempt.folder, record.plans, [item.array for item in items], meter)
+        record.write_small(attempt)
+        return record.manifest(written, attempt.id, None)
 
-    replace_folder(target, save.needed_bytes, fill)
-    log.info("saved %s: %d bytes in %.3f s", target, save.nbytes, time.monotonic() - start)
-
-
-def replace_folder(
-    target: Location, needed_bytes: int, fill: Callable[[commit.Attempt], bytes], *, check_space: bool = True
-) -> None:
-    """Make a folder that stands alone: at every instant there is the old one or the new one.
-
-    Args:
-        target: its place.
-        needed_bytes: about how much will be written.
-        fill: writes the files into an attempt, and returns the manifest's bytes.
-        check_space: whether to refuse at once if there is less space.
-
-    Raises:
-        ForeignFolderError: the folder is not Holdfast's own; what it holds is untouched.
-    """
-    with commit.storage_errors(f"cannot write {target}"):
-        store = target.store
-        if store.stat(target.path) is None and (previous := catalog.previous_of(target)) is not None:
-            store.rename(previous.path, target.path)  # with what somebody has laid beside it
-        foreign_files(target)  # now, so that nothing is written in vain
-        commit.make_folders(target.parent)
-        if store.stat(target.path) is None:
-            commit.sync_above(target.parent)
-        commit.sweep(target.parent, target.name)
-    with commit.attempt(target.parent, target.name, needed_bytes, in_advance=check_space) as attempt:
-        manifest = fill(attempt)
-        with commit.storage_errors(f"cannot take over what lies beside {target}"):
-            for name in foreign_files(target):  # as it is after the time that writing took
-                copy_file(target / name, attempt.folder / name)
-        attempt.commit_alone(target, manifest)
-
-
-def foreign_files(target: Location) -> list[str]:
-    """Names of the files in a folder that is to be replaced which are not Holdfast's, and are to be kept.
-
-    Raises:
-        ForeignFolderError: the folder as a whole is not Holdfast's own, or holds what cannot be carried over.
-    """
-    store = target.store
-    if layout.serial_of(target.name) is not None:
-        raise ForeignFolderError(
-            f"{target} has the name of a checkpoint of a run; choose another for a folder of its own"
-        )
-    entry = store.stat(target.path)
-    if entry is None:
-        return []
-    if entry.kind != "folder":
-        raise ForeignFolderError(f"{target} is a file; choose a folder of its own for the save, or remove it")
-    entries = {e.name: e for e in store.list(target.path)}
-    if not entries:
-        return []
-    if layout.MANIFEST not in entries:
-        raise ForeignFolderError(
-            f"{target} is not empty and holds no save of Holdfast; it is never replaced. Choose another folder"
-        )
-    ours = {layout.MANIFEST}
-    try:
-        manifest = from_bytes(catalog.read_small(target / layout.MANIFEST), str(target / layout.MANIFEST))
-        ours |= {file.name for file in manifest.files}
-    except FormatError as error:
-        raise ForeignFolderError(
-            f"{target} holds a manifest.json that is not a sound one of Holdfast ({error}); remove it yourself"
-        ) from error
-    if manifest.content == "checkpoint":
-        raise ForeignFolderError(
-            f"{target} is a checkpoint of a run; save_params never replaces one. Choose another folder"
-        )
-    foreign = [e for e in entries.values() if e.name not in ours]
-    if stuck := [e.name for e in foreign if e.kind != "file" or layout.is_listable(e.name)]:
-        raise ForeignFolderError(
-            f"{target} holds {', '.join(sorted(stuck))} beside the save; they are not Holdfast's own, and cannot be kept. Move them"
-        )
-    return [e.name for e in foreign]
-
-
-def copy_file(source: Location, target: Location) -> None:
-    """Give a file a second name, or copy and sync it where that is not possible."""
-    if source.store != target.store or not source.store.link(source.path, target.path):
-        reader = source.store.open(source.path)
-        try:
-            writer = target.store.create(target.path, reader.size)
-            try:
-                for at in range(0, reader.size, 8 << 20):
-                    with reader.view(at, min(8 << 20, reader.size - at)) as view:
-                        writer.write_at(view, at)
-                    reader.forget(at, min(8 << 20, reader.size - at))
-                writer.sync()
-            finally:
-                writer.close()
-        finally:
-            reader.close()
-
-
-class _Save:
-    """One save on its way: what to write, and then what was written."""
-
-    def __init__(
-        self,
-        content: Content,
-        items: Sequence[Item],
-        small: dict[str, bytes],
-        *,
-        step: int | None = None,
-        metrics: dict[str, float] | None = None,
-    ) -> None:
-        self._content, self._items, self._step, self._metrics = content, items, step, metrics or {}
-        variables = [item.variable for item in items]
-        self._plans: list[FilePlan] = plan_files(variables)
-        self._small = {**small, **_index(self._plans, variables)}
-        self._written = Written([], [])
-        self._attempt_id = ""
-        sizes = [plan.size for plan in self._plans] + [len(data) for data in self._small.values()]
-        self.nbytes = sum(sizes)
-        self.needed_bytes = self.nbytes + _ENTRY_BYTES * len(items)
-
-    def write(self, attempt: commit.Attempt, progress: ProgressOption) -> None:
-        """Write every file but the manifest."""
-        self._attempt_id = attempt.id
-        with metered("save", sum(plan.size for plan in self._plans), progress) as meter:
-            self._written = write_files(attempt.folder, self._plans, [i.array for i in self._items], meter)
-        for name, data in self._small.items():
-            with commit.storage_errors(f"cannot write {attempt.folder / name}"):
-                commit.write_small(attempt.folder / name, data)
-
-    @collection_paused()
-    def manifest(self, serial: int | None) -> bytes:
-        """The bytes of the manifest, once the files are written."""
-        entries = []
-        chunks = self._written.chunks
-        for plan in self._plans:
-            for i in plan.members:
-                v = self._items[i].variable
-                file, start, end, blocks = chunks[i]
-                chunk = Chunk(file, (start, end), blocks)
-                entries.append(Entry(v.name, v.kind, v.trainable, v.dtype, v.shape, (chunk,)))  # type: ignore[arg-type]
-        small = [File(name, len(data), hexdigest(data)) for name, data in self._small.items()]
-        return to_bytes(
-            Manifest(
-                format="holdfast",
-                version=VERSION,
-                content=self._content,
-                serial=serial,
-                step=self._step,
-                created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                writer=f"holdfast {__version__}",
-                attempt=self._attempt_id,
-                world_size=1,
-                metrics=self._metrics,
-                files=(*self._written.files, *small),
-                variables=tuple(entries),
-            )
-        )
-
-
-def _index(plans: Sequence[FilePlan], variables: Sequence[Variable]) -> dict[str, bytes]:
-    """The index that Hugging Face tools want beside more than one parameter file."""
-    model = [plan for plan in plans if layout.is_parameter_file(plan.name)]
-    if len(model) < 2:
-        return {}
-    total = sum(variables[i].nbytes for plan in model for i in plan.members)
-    weight_map = {variables[i].name: plan.name for plan in model for i in plan.members}
-    return {layout.INDEX: msgspec.json.encode({"metadata": {"total_size": total}, "weight_map": weight_map})}
+    replace_folder(target, record.needed_bytes, fill)
+    log.info("saved %s: %d bytes in %.3f s", target, record.nbytes, time.monotonic() - start)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import collections
 import copy
 import random
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -17,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 import holdfast
 from holdfast import MemoryStore, MismatchError, UnsupportedVariableError, dtypes, parameters, temporary
-from holdfast.adapters.numpy import scan
+from holdfast.adapters.tree import scan
 from support import contents
 
 
@@ -26,6 +27,15 @@ def through(state: Any, target: Any, **options: Any) -> holdfast.LoadReport:
     run = MemoryStore().at("run")
     holdfast.save_checkpoint(state, run)
     return holdfast.load_checkpoint(target, run, **options)
+
+
+class Pair(NamedTuple):
+    weight: Any
+    value: Any
+
+
+class Nothing(NamedTuple):
+    """As optax has some: a state without anything in it."""
 
 
 # Arrays
@@ -288,22 +298,56 @@ def test_state_of_values_only_is_saved_too() -> None:
     assert target == {"epoch": 3, "note": "x"}
 
 
-def test_value_in_a_tuple_must_be_what_it_is() -> None:
-    state = {"pair": (np.ones(1), 3)}
+def test_tuple_with_a_value_in_it_is_replaced_where_it_stands() -> None:
+    weight = np.zeros(1)
+    target = {"deep": [((weight, 4), "x")]}
 
-    through(state, {"pair": (np.zeros(1), 3)})
-    with pytest.raises(MismatchError, match="'pair.1': stands in a tuple, which cannot be changed"):
-        through(state, {"pair": (np.zeros(1), 4)})
+    report = through({"deep": [((np.ones(1), 3), "x")]}, target)
+
+    assert target["deep"][0][0][1] == 3
+    assert target["deep"][0][0][0] is weight
+    assert weight[0] == 1
+    assert report.state is target
 
 
-def test_value_right_inside_a_mark_is_refilled_if_it_can_be() -> None:
-    target = {"p": parameters({"a": 1}), "w": np.zeros(1)}
+def test_value_right_inside_a_mark_is_refilled_or_its_mark_replaced() -> None:
+    values, number = parameters({"a": 1}), parameters(6)
+    target = {"p": values, "n": number, "w": np.zeros(1)}
 
-    through({"p": parameters({"a": 5}), "w": np.zeros(1)}, target)
-    assert target["p"].tree == {"a": 5}
+    through({"p": parameters({"a": 5}), "n": parameters(5), "w": np.zeros(1)}, target)
 
-    with pytest.raises(MismatchError, match="'p'"):
-        through({"p": parameters(5), "w": np.zeros(1)}, {"p": parameters(6), "w": np.zeros(1)})
+    assert target["p"] is values
+    assert values.tree == {"a": 5}
+    assert target["n"] == parameters(5)
+
+
+def test_state_that_cannot_be_changed_is_in_the_report() -> None:
+    weight = np.zeros(1)
+
+    report = through((np.ones(1), 3), (weight, 4))
+
+    assert report.state == (weight, 3)
+    assert report.state[0] is weight
+
+
+def test_new_state_that_nobody_takes_is_noticed() -> None:
+    with pytest.warns(RuntimeWarning, match=r"a tuple cannot be changed.*load_checkpoint\(state, …\)\.state"):
+        through((np.ones(1), 3), (np.zeros(1), 4))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert through((np.ones(1), 3), (np.zeros(1), 4)).state[1] == 3
+        through([np.ones(1), 3], [np.zeros(1), 4])
+
+
+def test_named_tuples_have_the_names_of_their_fields() -> None:
+    state = Pair(np.ones(1), {"note": "x"}), Nothing()
+    target = [Pair(np.zeros(1), {"note": "y"}), Nothing()]
+
+    through(list(state), target)
+
+    assert [item.variable.name for item in scan(state).items] == ["0.weight"]
+    assert target == list(state)
 
 
 # Random numbers

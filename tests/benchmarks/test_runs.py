@@ -11,7 +11,14 @@ ROOT = Path(__file__).resolve().parents[2]
 MARKERS = "# A page\n\n<!-- bench:begin -->\nold\n<!-- bench:end -->\n\nThe end.\n"
 LIMITS = {"write_direct_2", "write_buffered", "read_direct_2", "read_warm_2", "copy_1", "hash_1"}
 WHOLE = {"save", "save_call", "save_memory", "load", "load_memory", "read", "read_memory", "one", "names", "disk"}
-FIGURES = {"big": WHOLE | {"load_cold"}, "many": WHOLE, "rotate": {"rotate", "longest"}, "limits": LIMITS}
+TRAIN = {"stall", "stall_first", "beside", "slowdown", "train_save", "again", "again_part"}
+FIGURES = {
+    "train": TRAIN,
+    "big": WHOLE | {"load_cold"},
+    "many": WHOLE,
+    "rotate": {"rotate", "longest"},
+    "limits": LIMITS,
+}
 
 
 def bench(*args: object) -> subprocess.CompletedProcess:
@@ -47,11 +54,14 @@ def test_a_run_has_every_figure(results, library, workload):
     library = "limits" if workload == "limits" else library
     cells = [c for c in results["cells"] if (c["library"], c["workload"]) == (library, workload)]
 
+    if (library, workload) == ("safetensors", "train"):
+        assert not cells, "it has no asynchronous save"
+        return
     assert cells
     for cell in cells:
         assert cell["error"] is None
         assert FIGURES[workload] - set(cell["metrics"]) == set()
-        assert all(value >= 0 for value in cell["metrics"].values())
+        assert all(value >= 0 for key, value in cell["metrics"].items() if key != "slowdown")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md"])

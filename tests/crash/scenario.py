@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -89,6 +89,20 @@ class Scenario:
         """Save a checkpoint; its serial."""
         args = {"step": step}
         return holdfast.save_checkpoint(state_of(step), self.run, trainer_args=args, max_num_checkpoints=keep)
+
+    def save_beside(self, step: int, keep: int = 50, mode: Literal["copy", "stream"] = "copy") -> int:
+        """Save a checkpoint beside a loop that changes the state at once; its serial."""
+        manager = holdfast.CheckpointManager(self.run, max_to_keep=keep)
+        state = state_of(step)
+        handle = manager.save(state, step, trainer_args={"step": step}, wait=False, snapshot=mode)
+        for part in ("model", "frozen"):
+            for array in state[part].tree.values():
+                array[...] = 77
+        state["optimizer"]["m"][...] = 77
+        state["rng"].random(5)
+        serial = handle.result()
+        assert serial is not None
+        return serial
 
     def given(self, *steps: int) -> RunNote:
         """Durable checkpoints, one for each step, with the serials 0, 1, …"""

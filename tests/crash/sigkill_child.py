@@ -5,8 +5,8 @@ than a hundred lives. Everything is said in whole lines, written at once, so a k
 
     born <pid>                  a life has begun
     resumed <step>              it has loaded the newest checkpoint (-1: there was none)
-    saving <step>               it calls save_checkpoint
-    committed <serial> <step>   the call has returned
+    saving <step>               it calls save_checkpoint, or a manager's save(wait=False)
+    committed <serial> <step>   the call, or the handle's result(), has returned
     dead                        the life has ended
 """
 
@@ -28,6 +28,7 @@ def state_of(step: int) -> dict[str, object]:
     place = np.arange(ROWS * 1024, dtype=np.int64).reshape(ROWS, 1024)
     return {
         "model": holdfast.parameters({"w": place + step * 1_000_003, "b": np.full(100, step, np.float32)}),
+        "frozen": holdfast.parameters({"e": np.arange(200_000)}, trainable=False),  # linked from save to save
         "optimizer": {"m": np.full((256, 1024), step, np.int32), "step": step},
     }
 
@@ -37,8 +38,9 @@ def say(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
 
-def live(folder: str) -> NoReturn:
+def live(folder: str, asynchronous: bool) -> NoReturn:
     """Resume, and save without end."""
+    manager = holdfast.CheckpointManager(folder, max_to_keep=2)
     say(f"born {os.getpid()}")
     state = state_of(-1)
     step = -1
@@ -51,7 +53,14 @@ def live(folder: str) -> NoReturn:
         step += 1
         state = state_of(step)
         say(f"saving {step}")
-        serial = holdfast.save_checkpoint(state, folder, trainer_args={"step": step}, max_num_checkpoints=2)
+        args = {"step": step}
+        if asynchronous:
+            handle = manager.save(state, step, trainer_args=args, wait=False)
+            state["model"].tree["w"][...] = -1  # type: ignore[attr-defined]
+            state["optimizer"]["m"][...] = -1  # type: ignore[index]
+            serial = handle.result()
+        else:
+            serial = holdfast.save_checkpoint(state, folder, trainer_args=args, max_num_checkpoints=2)
         say(f"committed {serial} {step}")
 
 
@@ -61,7 +70,7 @@ def main() -> None:
         life = os.fork()
         if life == 0:
             try:
-                live(sys.argv[1])
+                live(sys.argv[1], sys.argv[2] == "asynchronous")
             finally:
                 sys.stderr.flush()
                 os._exit(1)

@@ -6,7 +6,9 @@ can make of the log. `test_broken_commits.py` does the opposite: it breaks the l
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -35,6 +37,51 @@ def test_crash_in_a_save_that_rotates(scenario: Scenario):
 
     assert holdfast.serials(scenario.run) == [1, 2]
     scenario.prove("third save, with rotation", check_the_run)
+
+
+@pytest.mark.parametrize("mode", ["copy", "stream"])
+def test_crash_in_an_asynchronous_save_that_rotates(scenario: Scenario, mode: Literal["copy", "stream"]):
+    note = scenario.given(1, 2).saving(3, retires=(0,))
+    with scenario.recording(note) as recorder:
+        assert scenario.save_beside(3, keep=2, mode=mode) == 2
+        recorder.note(note.done())
+
+    scenario.prove(f"asynchronous save, snapshot={mode}, with rotation", check_the_run)
+
+
+def test_crash_in_a_save_that_links_to_the_checkpoint_it_retires(scenario: Scenario):
+    """The frozen file outlives every name but the newest: the link must be durable before the older name may go."""
+    note = scenario.given(1).saving(2, retires=(0,))
+    with scenario.recording(note) as recorder:
+        assert scenario.save(2, keep=1) == 1
+        recorder.note(note.done())
+    assert recorder.calls.count("link") == 1
+
+    scenario.prove("save that links, and retires what it links to", check_the_run)
+    second = note.done().saving(3, retires=(1,))
+    with scenario.recording(replace(second, required=frozenset())) as recorder:
+        assert scenario.save_beside(3, keep=1) == 2
+        recorder.note(second.done())
+    assert recorder.calls.count("link") == 1
+    scenario.prove("the next one, asynchronous", check_the_run)
+
+
+def test_power_cut_after_a_killed_save_and_one_that_links_to_it(scenario: Scenario):
+    """The second save links to what the killed one renamed into place: its data were synced before, whatever its name was."""
+    with scenario.recording(scenario.given(1)):
+        scenario.save(2)
+
+    for second, recorder in scenario.after_kills():
+        committed = 1 in holdfast.serials(second.run)
+        saved = {0: 1, 1: 2, 2: 3} if committed else {0: 1, 1: 3}
+        first = len(recorder.log)
+        for manifest in second.run.glob("*/manifest.json"):
+            os.utime(manifest)  # the last file of a save, which this disk was not filled by
+        with second.recording(RunNote(saved, frozenset({0})), recorder):
+            assert second.save(3) == max(saved)
+            recorder.note(RunNote(saved, frozenset({0, max(saved)})))
+        assert recorder.calls.count("link") == 1
+        second.prove("save that links to a killed one", check_the_run, first=first + 1, subsets=1, singles=2)
 
 
 def test_crash_in_a_save_of_a_manager_with_keep_rules(scenario: Scenario):

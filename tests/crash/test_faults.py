@@ -136,6 +136,22 @@ def test_fault_at_every_call_of_a_save_that_rotates(scenario: Scenario, monkeypa
         assert not hidden_in(scenario.run)
 
 
+@pytest.mark.parametrize("name", ["ENOSPC", "EIO", "a full disk from then on", "a dead disk from then on"])
+def test_fault_at_every_call_of_an_asynchronous_save(scenario: Scenario, monkeypatch: pytest.MonkeyPatch, name: str):
+    before = scenario.given(1, 2)
+    for fault in each_fault(scenario, monkeypatch, name):
+        serial = outcome(scenario, fault, lambda: scenario.save_beside(3, keep=2))
+
+        note = before.saving(3, retires=(0,))
+        if serial is not None:
+            assert serial == 2
+            note = note.done()
+        listed = check_listed(LocalStore().at(scenario.run), note)
+        with nothing_left_behind():
+            assert scenario.save_beside(4, keep=2) == max(listed) + 1
+        assert not hidden_in(scenario.run)
+
+
 def check_power_cut(scenario: Scenario, note: RunNote | ParamsNote, check: Check) -> None:
     """The power fails right after a call that met a fault.
 

@@ -3,7 +3,8 @@
 The blocks of a page run in their order, in one namespace and one temporary working directory, as a reader would try
 them. A block is left out only by `<!-- not executed: REASON -->` on the line above it. A command must end with the
 status that `# exit status N` behind it announces, or else 0, and print every word that the page shows below it; numbers
-and dates may differ, and `…` stands for what is left out.
+and dates may differ, and `…` stands for what is left out. A page that begins with `<!-- needs: MODULE … -->` is skipped where
+one of these is not installed.
 """
 
 import contextlib
@@ -32,8 +33,10 @@ SKIP = re.compile(r"<!-- not executed: \S.* -->\n\Z")
 LINK = re.compile(r"\]\((?!https?://|mailto:|#)(?P<target>[^)\s#]+)(?:#[^)\s]*)?\)")
 COMMAND = re.compile(r"^\$ holdfast (?P<arguments>.*)\n(?P<output>(?:(?!\$ ).*\n)*)", re.MULTILINE)
 STATUS = re.compile(r"# exit status (?P<status>\d+)$")
+NEEDS = re.compile(r"\A<!-- needs: (?P<modules>.*) -->")
 WORD = re.compile(r"[A-Za-z_.]{4,}")
 NEWLINE = "\n"
+FRAMEWORK = re.compile(r"holdfast\.adapters\.(?P<name>torch|jax|paddle)(_|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +115,18 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_examples_of_the_page_run(page: Path, workplace: Path) -> None:
-    run_page(page.read_text(encoding="utf-8"), str(page))
+    markdown = page.read_text(encoding="utf-8")
+    if needs := NEEDS.match(markdown):
+        for module in needs["modules"].split():
+            pytest.importorskip(module, reason=f"{module} is not installed")
+    run_page(markdown, str(page))
 
 
 @pytest.mark.parametrize("module", [m.name for m in pkgutil.walk_packages(holdfast.__path__, "holdfast.")])
 def test_examples_in_docstrings_run(module: str, workplace: Path) -> None:
+    framework = FRAMEWORK.match(module)
+    if framework:
+        pytest.importorskip(framework["name"], reason=f"{framework['name']} is not installed")
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 
 

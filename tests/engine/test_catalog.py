@@ -17,14 +17,14 @@ from holdfast import CheckpointNotFoundError, FormatError, LocalStore, StorageEr
 from holdfast.engine import catalog
 from support import WrappedStore, flip_bit, tree_of
 
-STATE = {"w": np.arange(5.0), "note": "x"}
+STATE = {"w": np.arange(5.0), "note": "x"}  # of serial 0; no two share a file
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """Serials 0, 1 and 2."""
-    for _ in range(3):
-        holdfast.save_checkpoint(STATE, tmp_path / "run")
+    for n in range(3):
+        holdfast.save_checkpoint({**STATE, "w": STATE["w"] + n}, tmp_path / "run")
     return tmp_path / "run"
 
 

@@ -1,11 +1,13 @@
 """Which variable goes into which file."""
 
 import random
+from typing import Any
 
+import pytest
 from hypothesis import given, strategies as st
 
 from holdfast import Variable, dtypes
-from holdfast.engine.plan import FILE_BYTES, plan_files
+from holdfast.engine.plan import FILE_BYTES, MAX_FILES, linkable_file_bytes, plan_files
 from holdfast.format import layout, safetensors
 
 
@@ -81,9 +83,9 @@ def test_files_are_cut_before_they_would_be_too_large() -> None:
 
 
 def test_variable_larger_than_a_file_gets_one_of_its_own() -> None:
-    plans = plan_files([variable("a", 3), variable("b", 999), variable("c", 3)], 10)
+    plans = plan_files([variable("a", 3), variable("b", 999), variable("c", 3), variable("d", 6)], 10)
 
-    assert [len(plan.members) for plan in plans] == [1, 1, 1]
+    assert [plan.members for plan in plans] == [(0, 2), (1,), (3,)]
 
 
 def test_frozen_parameters_get_files_of_their_own() -> None:
@@ -99,3 +101,49 @@ def test_frozen_parameters_get_files_of_their_own() -> None:
 def test_no_variables_need_no_files() -> None:
     assert plan_files([]) == []
     assert FILE_BYTES == 2 << 30
+
+
+def floats(name: str, count: int, **options: Any) -> Variable:
+    return Variable(name, options.pop("kind", "parameter"), options.pop("trainable", True), "F32", (count,))
+
+
+def test_small_states_are_not_cut_for_the_sake_of_linking() -> None:
+    assert linkable_file_bytes([]) == FILE_BYTES
+    assert linkable_file_bytes([floats(f"{i}", 40_000) for i in range(100)]) == FILE_BYTES
+
+
+def gpt2_adam() -> list[Variable]:
+    """The 592 variables of GPT-2 small (124 M parameters) with Adam: 1.5 GB."""
+    width, shapes = 768, {"wte": 50257 * 768, "wpe": 1024 * 768, "ln_f.w": 768, "ln_f.b": 768}
+    for i in range(12):
+        shapes |= {f"h.{i}.{n}.w": k * width * width for n, k in (("attn", 3), ("proj", 1), ("fc", 4), ("mlp", 4))}
+        shapes |= {f"h.{i}.{n}.b": k * width for n, k in (("attn", 3), ("proj", 1), ("fc", 4), ("mlp", 1))}
+        shapes |= {f"h.{i}.ln_{n}.{p}": width for n in (1, 2) for p in "wb"}
+    variables = [floats(name, count) for name, count in shapes.items()]
+    for slot in ("exp_avg", "exp_avg_sq"):
+        variables += [floats(f"{slot}.{name}", count, kind="persistable") for name, count in shapes.items()]
+    return variables + [floats(f"step.{name}", 1, kind="persistable") for name in shapes]
+
+
+UNIFORM = [floats(f"{i}", 500_000) for i in range(800)]
+
+
+@pytest.mark.parametrize("variables", [gpt2_adam(), UNIFORM, UNIFORM[:30], [floats("a", 5_000_000), *UNIFORM[:200]]])
+@pytest.mark.parametrize("seed", range(20))
+def test_any_percent_of_the_variables_touches_two_percent_of_the_bytes_beside_its_own(
+    variables: list[Variable], seed: int
+) -> None:
+    changed = set(random.Random(seed).sample(range(len(variables)), -(-len(variables) // 100)))
+
+    plans = plan_files(variables, linkable_file_bytes(variables))
+
+    written = sum(plan.size - len(plan.header) for plan in plans if changed & set(plan.members))
+    own = sum(variables[i].nbytes for i in changed)
+    assert written - own <= 0.02 * sum(v.nbytes for v in variables)
+    assert len(plans) <= MAX_FILES + 3
+
+
+def test_very_many_variables_make_no_more_files_than_a_reader_can_hold_open() -> None:
+    variables = [floats(f"{i}", 400 + i) for i in range(50_000)]
+
+    assert 100 < len(plan_files(variables, linkable_file_bytes(variables))) <= MAX_FILES + 3

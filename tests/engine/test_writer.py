@@ -152,7 +152,7 @@ def no_threads_left() -> bool:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("operation", ["write_at", "truncate", "sync", "close"])
-@pytest.mark.parametrize("size", [10, 20 << 20])
+@pytest.mark.parametrize("size", [10, (20 << 20) + 4])  # neither fills its last page
 def test_errors_of_writer_threads_reach_the_caller_with_their_cause(
     tmp_path: Path, operation: str, number: int, size: int
 ) -> None:

@@ -20,7 +20,8 @@ import pytest
 
 import holdfast
 from holdfast import errors
-from holdfast.adapters.numpy import scan, temporary
+from holdfast.adapters.state import temporary
+from holdfast.adapters.tree import scan
 from holdfast.engine import arrays, match, reader
 from holdfast.engine.plan import plan_files
 from holdfast.engine.progress import Meter

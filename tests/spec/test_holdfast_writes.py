@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import random
@@ -17,7 +16,6 @@ from hypothesis import given, settings, strategies as st
 
 import holdfast
 from holdfast import saving
-from holdfast.engine.plan import plan_files
 from spec.independent import BLOCK, SpecCheckpoint, read_checkpoint, read_folder
 from spec.states import every_dtype, every_kind_of_value, every_value, flat, little
 from spec.typed import DTYPES, Random
@@ -140,7 +138,7 @@ def test_folder_that_stands_alone_is_written_as_specified(content: str, tmp_path
 
 
 def test_many_files_are_written_as_specified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "plan_files", functools.partial(plan_files, file_bytes=5_000))
+    monkeypatch.setattr(saving, "linkable_file_bytes", lambda _: 5_000)
     model = {f"layer{i}": every_value("F32", (10, 20 + i)) for i in range(12)}
     frozen = {f"layer{i}": every_value("F16", (50, 20)) for i in range(4)}
     state = {"model": holdfast.parameters(model), "frozen": holdfast.parameters(frozen, trainable=False)}

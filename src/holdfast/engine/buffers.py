@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import threading
 from dataclasses import dataclass, field
 
@@ -48,6 +49,15 @@ class Buffer:
 
 _free: list[Buffer] = []
 _lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """A thread that saves may hold the lock when another one forks; in the child nobody would ever release it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def take() -> Buffer:

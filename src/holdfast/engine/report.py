@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,29 @@ class LoadedVariable(msgspec.Struct, frozen=True, gc=False):
     file: str
     nbytes: int
     cast_from: str | None = None
+
+
+class Outcome:
+    """What has come of a state; complains if it is another object than the one given, and nobody asks for it."""
+
+    __slots__ = ("_is_waiting", "_state")
+
+    def __init__(self, state: Any, replaced: bool) -> None:
+        self._state, self._is_waiting = state, replaced
+
+    def state(self) -> Any:
+        """The state."""
+        self._is_waiting = False
+        return self._state
+
+    def __del__(self) -> None:
+        if self._is_waiting:
+            warnings.warn(
+                f"a {type(self._state).__name__} cannot be changed, so its loaded values are in a new one, which nobody took: "
+                "state = holdfast.load_checkpoint(state, …).state",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +83,12 @@ class LoadReport:
     verified: bool
     nbytes: int
     seconds: float
+    outcome: Outcome = field(repr=False, compare=False)
+
+    @property
+    def state(self) -> Any:
+        """The state with everything loaded: the object that was given, or a new one if that cannot be changed.
+
+        Tuples, Flax's `TrainState` and Equinox modules cannot; one that stands in a dict was replaced there.
+        """
+        return self.outcome.state()

@@ -53,9 +53,13 @@ def _tied(a: Target, b: Target) -> bool:
         and a.array.shape == b.array.shape
         and a.array.dtype == b.array.dtype
     )
-    blocks = [chunk.blocks for chunk in a.entry.chunks]  # none in a bare file, of which nothing is known
-    same_bytes = a.entry is b.entry or (any(blocks) and blocks == [chunk.blocks for chunk in b.entry.chunks])
-    return same_place and same_bytes and a.entry.dtype == b.entry.dtype
+    return same_place and same_bytes(a.entry, b.entry)
+
+
+def same_bytes(a: Entry, b: Entry) -> bool:
+    """Whether two variables of a checkpoint are known to hold the same values."""
+    blocks = [chunk.blocks for chunk in a.chunks]  # none in a bare file, of which nothing is known
+    return a is b or (a.dtype == b.dtype and any(blocks) and blocks == [chunk.blocks for chunk in b.chunks])
 
 
 def _each_owns_its_memory(targets: Sequence[Target]) -> bool:

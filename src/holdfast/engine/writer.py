@@ -1,158 +1,54 @@
 """The write pipeline: one thread copies arrays into staging buffers and hashes them, others write the buffers to the disk.
 
-    caller's thread:  array → copy a step into a buffer → hash that step while it is in the CPU's cache → full buffer → queue
-    writer threads:   queue → write_at → buffer back to the pool; the last write of a file also syncs it
+    feeding thread:  array → copy a step into a buffer → hash that step while it is in the CPU's cache → full buffer → sink
+                     snapshot (an image of a file) → sink, and hash it while it is written: no copy is made of the copy
 
 What is hashed is the copy, so digest and file agree even if somebody changes the array meanwhile. Memory above the state is
-bounded by MAX_BUFFERS staging buffers. An error in a writer thread stops the pipeline and is raised in the caller's.
+bounded by MAX_BUFFERS staging buffers. Where a file of the newest checkpoint has the same header, its digests are compared before
+anything is written: as far as they are equal, but no further than the first block that is not.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from holdfast.engine import arrays, buffers
-from holdfast.engine.crew import Crew
+from holdfast.engine.links import Known, Links, block_digests, block_ends
 from holdfast.engine.plan import FilePlan
 from holdfast.engine.progress import Meter
+from holdfast.engine.sink import PAGE, OpenFile, Sink
 from holdfast.errors import StorageError
-from holdfast.format.digests import BLOCK_BYTES, file_digest, hasher, hexdigest
+from holdfast.format.digests import BLOCK_BYTES, block_count, file_digest, hasher, hexdigest
 from holdfast.format.manifest import File
-from holdfast.storage import Location, Writer
+from holdfast.storage import Location
 
-WRITER_THREADS = 4  # on a busy machine 2.4 GB/s with 4, 2.2 with 3, 2.0 with 2 (docs/design/004-pipelines.md)
 STEP_BYTES = 512 << 10  # copied and hashed at a time: fits the second-level cache; 2.7 GB/s with 1 MiB, 3.0 with this
 SMALL_BYTES = 64 << 10  # arrays up to here are copied in groups: a Python call for each costs more than its bytes
-_PAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a pipeline has written: the files, and for each variable (file index, first byte, end, block digests)."""
+    """What a pipeline has written.
+
+    Attributes:
+        files: all data files.
+        chunks: for each variable (file index, first byte, end, block digests).
+        linked: names of the files that are links.
+    """
 
     files: list[File]
     chunks: list[tuple[int, int, int, tuple[str, ...]]]
-
-
-@dataclass(slots=True)
-class _OpenFile:
-    writer: Writer
-    path: str
-    size: int
-    pending: int = 1  # writes under way, and one for the producer until it has queued the last
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def done(self) -> bool:
-        with self.lock:
-            self.pending -= 1
-            return self.pending == 0
-
-
-class _Sink:
-    """The writer threads and the buffers they share with the producer."""
-
-    def __init__(self, total_bytes: int) -> None:
-        # A small save must not pay for the fresh memory of all buffers.
-        self._allowed = threading.Semaphore(
-            max(2, min(buffers.MAX_BUFFERS, -(-total_bytes // buffers.STAGING_BYTES) + 1))
-        )
-        self._queue: queue.SimpleQueue[tuple[_OpenFile, buffers.Buffer, int, int] | None] = queue.SimpleQueue()
-        self._error: tuple[BaseException, str] | None = None
-        self._failed = threading.Event()
-        self._files: list[_OpenFile] = []
-        self._count = max(1, min(WRITER_THREADS, -(-total_bytes // buffers.STAGING_BYTES)))
-        self._crew = Crew()
-
-    def start(self) -> None:
-        """Start the writer threads; `close` ends them, also if not all could be started."""
-        for number in range(self._count):
-            self._crew.start(self._work, f"holdfast-write-{number}")
-
-    def add_file(self, location: Location, size: int) -> _OpenFile:
-        try:
-            writer = location.store.create(location.path, size, direct=True)
-        except OSError as error:
-            raise StorageError.of(error, f"cannot create {location}") from error
-        file = _OpenFile(writer, location.path, size)
-        self._files.append(file)
-        return file
-
-    def take(self) -> buffers.Buffer:
-        self._allowed.acquire()
-        if self._failed.is_set():
-            self._allowed.release()
-            self._raise()
-        return buffers.take()
-
-    def put(self, file: _OpenFile, buffer: buffers.Buffer, length: int, offset: int) -> None:
-        with file.lock:
-            file.pending += 1
-        self._queue.put((file, buffer, length, offset))
-
-    def give(self, buffer: buffers.Buffer) -> None:
-        buffers.give(buffer)
-        self._allowed.release()
-
-    def _work(self) -> None:
-        while (task := self._queue.get()) is not None:
-            file, buffer, length, offset = task
-            try:
-                if not self._failed.is_set():
-                    if file.writer.direct:  # the rest of a page is cut off again in finish()
-                        length = -(-length // _PAGE) * _PAGE
-                    file.writer.write_at(buffer.view[:length], offset)
-                    self.finish(file)
-            except BaseException as error:  # noqa: BLE001 - raised in the caller's thread, by _raise
-                self._fail(error, file.path)
-            finally:
-                self.give(buffer)
-
-    def finish(self, file: _OpenFile) -> None:
-        """Count a write, or the producer's last word on a file, as done; whoever is last syncs and closes the file."""
-        if file.done():
-            file.writer.truncate(file.size)
-            file.writer.sync()
-            file.writer.close()
-
-    def _fail(self, error: BaseException, path: str) -> None:
-        self._error = self._error or (error, path)
-        self._failed.set()
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            error, path = self._error
-            if isinstance(error, OSError):
-                raise StorageError.of(error, f"cannot write {path}") from error
-            if isinstance(error, Exception):  # a store's own fault
-                raise StorageError(f"cannot write {path}: {type(error).__name__}: {error}") from error
-            raise error
-
-    def close(self, *, abort: bool) -> None:
-        if abort:
-            self._failed.set()
-        for _ in range(self._count):
-            self._queue.put(None)
-        try:
-            self._crew.wait()
-        finally:
-            for file in self._files:
-                try:
-                    file.writer.close()
-                except OSError as error:
-                    self._fail(error, file.path)
-        if not abort:
-            self._raise()
+    linked: list[str] = field(default_factory=list)
 
 
 class _Stream:
     """The bytes of one file on their way into staging buffers."""
 
-    def __init__(self, sink: _Sink, file: _OpenFile, meter: Meter) -> None:
+    def __init__(self, sink: Sink, file: OpenFile, meter: Meter) -> None:
         self._sink, self._file, self._meter = sink, file, meter
         self._buffer: buffers.Buffer | None = None
         self._at = 0  # in the buffer
@@ -188,8 +84,8 @@ class _Stream:
         if self._buffer is None:
             return
         buffer, length, self._buffer = self._buffer, self._at, None
-        if self._file.writer.direct and length % _PAGE:
-            buffer.array[length : -(-length // _PAGE) * _PAGE] = 0
+        if self._file.writer.direct and length % PAGE:
+            buffer.array[length : -(-length // PAGE) * PAGE] = 0
         self._sink.put(self._file, buffer, length, self.position - length)
 
     def drop(self) -> None:
@@ -199,37 +95,122 @@ class _Stream:
             self._buffer = None
 
 
-def write_files(folder: Location, plans: Sequence[FilePlan], values: Sequence[np.ndarray], meter: Meter) -> Written:
-    """Write data files, each synced when this returns; their names are not (the commit syncs the folder).
+class Pipeline:
+    """A set of files on its way to the disk: `feed` it and then `finish` it, in one thread or in two.
 
     Args:
         folder: where to; the files must not exist.
         plans: what goes where.
         values: the arrays that the plans' `members` count, of any strides and byte order.
-        meter: told of every step.
-
-    Raises:
-        StorageError: the store refused an operation; its `__cause__` is the store's error. Files written so far remain.
+        images: for each plan its file's bytes, in memory that nobody changes, filled up with zeros to whole pages; None where
+            they are to be made of the arrays.
+        links: files that may be linked instead.
     """
-    written = Written([], [(0, 0, 0, ())] * len(values))
-    sink = _Sink(sum(plan.size for plan in plans))
-    try:
-        sink.start()
-        for plan in plans:
-            _write_file(folder, plan, values, sink, meter, written)
-    except BaseException:
-        sink.close(abort=True)
-        raise
-    sink.close(abort=False)
-    return written
+
+    def __init__(
+        self,
+        folder: Location,
+        plans: Sequence[FilePlan],
+        values: Sequence[np.ndarray],
+        *,
+        images: Sequence[np.ndarray | None] | None = None,
+        links: Links | None = None,
+    ) -> None:
+        self._folder, self._plans, self._values = folder, plans, values
+        self._images = images or [None] * len(plans)
+        self._links = links
+        self._written = Written([], [(0, 0, 0, ())] * len(values))
+        self._sink = Sink(sum(plan.size for plan in plans))
+
+    def feed(self, meter: Meter) -> None:
+        """Read all arrays and images: what happens to the arrays after this matters no more.
+
+        Args:
+            meter: told of every step.
+
+        Raises:
+            StorageError: the store refused an operation; its `__cause__` is the store's error. Files written so far remain.
+        """
+        try:
+            self._sink.start()
+            for plan, image in zip(self._plans, self._images, strict=True):
+                self._write(plan, image, meter)
+        except BaseException:
+            self._sink.close(abort=True)
+            raise
+
+    def finish(self) -> Written:
+        """Return when each file is on the disk and synced; their names are not (the commit syncs the folder).
+
+        Raises:
+            StorageError: as from `feed`.
+        """
+        self._sink.close(abort=False)
+        return self._written
+
+    def abort(self) -> None:
+        """Stop writing, if it goes on; no thread outlives this."""
+        self._sink.close(abort=True)
+
+    def _write(self, plan: FilePlan, image: np.ndarray | None, meter: Meter) -> None:
+        known = self._links.like(plan) if self._links else None
+        seen: list[str] = []
+        hashes = block_digests(plan, self._values, image)
+        if known is not None and known.matches(hashes, seen) and self._link(plan, known, seen):
+            meter.add(plan.size)
+            return
+        file = self._sink.add_file(self._folder / plan.name, plan.size)
+        if image is None:
+            stream = _Stream(self._sink, file, meter)
+            digests = _stream_file(stream, plan, self._values, len(self._written.files), self._written)
+        else:
+            memory = image.data
+            for at in range(0, plan.size, BLOCK_BYTES):
+                length = min(BLOCK_BYTES, plan.size - at)
+                self._sink.put_memory(file, memory[at:], length, at)
+                meter.add(length)
+            digests = [*seen, *hashes]  # hashed while it is being written
+            self._place(plan, digests)
+        try:
+            self._sink.finish(file)
+        except OSError as error:
+            raise StorageError.of(error, f"cannot write {file.path}") from error
+        header_digest = hexdigest(plan.header)
+        digest = file_digest(header_digest, digests)
+        self._written.files.append(File(plan.name, plan.size, digest, len(plan.header), header_digest))
+
+    def _link(self, plan: FilePlan, known: Known, digests: Sequence[str]) -> bool:
+        assert self._links is not None
+        blocks = list(zip(block_ends(plan, self._values), digests, strict=True))
+        if not self._links.link(known, self._folder / plan.name, blocks):
+            return False
+        self._place(plan, digests)
+        self._written.files.append(msgspec.structs.replace(known.file, name=plan.name))
+        self._written.linked.append(plan.name)
+        return True
+
+    def _place(self, plan: FilePlan, digests: Sequence[str]) -> None:
+        """Note where the variables of a file are, given the digests of all its blocks."""
+        index, at, number = len(self._written.files), len(plan.header), 0
+        for i in plan.members:
+            end = at + self._values[i].nbytes
+            count = block_count(end - at)
+            self._written.chunks[i] = (index, at, end, tuple(digests[number : number + count]))
+            at, number = end, number + count
 
 
-def _write_file(
-    folder: Location, plan: FilePlan, values: Sequence[np.ndarray], sink: _Sink, meter: Meter, written: Written
-) -> None:
-    file = sink.add_file(folder / plan.name, plan.size)
-    stream = _Stream(sink, file, meter)
-    index, digests = len(written.files), []
+def write_files(folder: Location, plans: Sequence[FilePlan], values: Sequence[np.ndarray], meter: Meter) -> Written:
+    """Write data files from arrays: see `Pipeline`."""
+    pipeline = Pipeline(folder, plans, values)
+    pipeline.feed(meter)
+    return pipeline.finish()
+
+
+def _stream_file(
+    stream: _Stream, plan: FilePlan, values: Sequence[np.ndarray], index: int, written: Written
+) -> list[str]:
+    """Copy and hash the arrays of a file into staging buffers; returns the digests of its blocks."""
+    digests: list[str] = []
     try:
         _copy_bytes(stream, np.frombuffer(plan.header, np.uint8))
         run: list[int] = []
@@ -255,13 +236,7 @@ def _write_file(
         stream.flush()
     finally:
         stream.drop()
-    try:
-        sink.finish(file)
-    except OSError as error:
-        raise StorageError.of(error, f"cannot write {file.path}") from error
-    header_digest = hexdigest(plan.header)
-    digest = file_digest(header_digest, digests)
-    written.files.append(File(plan.name, plan.size, digest, len(plan.header), header_digest))
+    return digests
 
 
 def _copy_bytes(stream: _Stream, data: np.ndarray) -> None:

@@ -230,8 +230,17 @@ def _entry(name: str, node: _File | _Folder) -> Entry:
     return Entry(name, "file", len(node.data)) if isinstance(node, _File) else Entry(name, "folder", 0)
 
 
-def _size(node: _File | _Folder) -> int:
-    return len(node.data) if isinstance(node, _File) else sum(map(_size, node.values()))
+def _size(root: _Folder) -> int:
+    """Bytes of all files; one with several names counts once."""
+    files: dict[int, int] = {}
+    pending: list[_File | _Folder] = [root]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, _File):
+            files[id(node)] = len(node.data)
+        else:
+            pending += node.values()
+    return sum(files.values())
 
 
 _STORE: type[Store] = MemoryStore

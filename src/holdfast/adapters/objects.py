@@ -1,0 +1,119 @@
+"""Objects with `state_dict()` and `load_state_dict()`: one value each, which refers to their arrays by name.
+
+An object is given back all that it had when it was saved, also arrays that a fresh one does not have yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from holdfast.adapters.frameworks import Framework
+from holdfast.adapters.state import Arrays, Mark, Value
+from holdfast.format.values import Tagged, UnsupportedValueError, encode
+
+if TYPE_CHECKING:
+    from holdfast.adapters.tree import Scanner
+
+
+def has_state(node: Any) -> bool:
+    """Whether this is such an object."""
+    methods = (getattr(node, "state_dict", None), getattr(node, "load_state_dict", None))
+    return all(callable(m) for m in methods) and not isinstance(node, type)
+
+
+def add_object(scanner: Scanner, name: str, node: Any, mark: Mark, frameworks: Sequence[Framework]) -> None:
+    """Tell the scanner what an object holds."""
+    held = node.state_dict()
+    if not isinstance(held, dict):
+        scanner.refuse(name, f"its state_dict() must return a dict, not {type(held).__name__}")
+        return
+    references = References(scanner, name, mark, frameworks)
+    tree = references.made_of(held)
+    try:
+        encode(tree)
+    except UnsupportedValueError as error:
+        scanner.refuse(name + error.where, f"in a state_dict(): {error}")
+        return
+    owner = next((f for f in frameworks if f.owns(node)), None)
+
+    def put(value: Any, arrays: Arrays) -> None:
+        try:
+            node.load_state_dict(references.resolved(value, arrays, owner))
+        except Exception as error:
+            error.add_note(f"while {name!r} was given its state by load_state_dict()")
+            raise
+
+    scanner.add(Value(name, tree, put, object_problem, is_object=True, identity=id(node)))
+
+
+class References:
+    """The arrays of an object's state, and references to them in their place."""
+
+    def __init__(self, scanner: Scanner, name: str, mark: Mark, frameworks: Sequence[Framework]) -> None:
+        self._scanner, self._name, self._mark, self._frameworks = scanner, name, mark, frameworks
+        self._native: dict[str, Callable[[np.ndarray], Any]] = {}
+
+    def made_of(self, item: Any, where: str | None = None) -> Any:
+        """The object's state with every array replaced by a reference to its variable, of which the scanner is told."""
+        where = self._name if where is None else where
+        if isinstance(item, dict):
+            return {key: self.made_of(child, f"{where}.{key}") for key, child in item.items()}
+        if type(item) is list or type(item) is tuple:
+            return type(item)(self.made_of(child, f"{where}.{i}") for i, child in enumerate(item))
+        if isinstance(item, np.ndarray):
+            self._scanner.add_array(where, item, self._mark, self._name, in_place=False)
+            return Tagged("$variable", where)
+        for framework in self._frameworks:
+            if (leaf := framework.leaf(item)) is not None:
+                self._scanner.add_leaf(where, leaf, self._mark, self._name, in_place=False)
+                self._native[where] = framework.native
+                return Tagged("$variable", where)
+        return item
+
+    def resolved(self, value: Any, arrays: Arrays, owner: Framework | None) -> Any:
+        """A loaded state with every reference replaced by the array, as one of the framework that it was of before."""
+        if isinstance(value, Tagged) and value.tag == "$variable":
+            array = arrays[value.value]
+            native = self._native.get(value.value, owner.native if owner else None)
+            return native(array) if native else array
+        if isinstance(value, dict):
+            return {key: self.resolved(item, arrays, owner) for key, item in value.items()}
+        if type(value) is list or type(value) is tuple:
+            return type(value)(self.resolved(item, arrays, owner) for item in value)
+        return value
+
+
+def object_problem(value: Any) -> str | None:
+    """Why a loaded value cannot be an object's state; None if it can."""
+    if not isinstance(value, dict):
+        return "the checkpoint has a plain value there, the target an object"
+    if "$random" in tags(value):
+        return "the checkpoint has the state of a random number generator in it, which no state_dict() can hold"
+    return None
+
+
+def tags(value: Any) -> Iterator[str]:
+    """The tags of every `Tagged` in a loaded value; keys cannot be any."""
+    pending = [value]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Tagged):
+            yield node.tag
+        elif isinstance(node, dict):
+            pending += node.values()
+        elif isinstance(node, list | tuple):
+            pending += node
+
+
+def references(value: Any) -> list[str]:
+    """Names of the variables that a loaded value refers to."""
+    if isinstance(value, Tagged):
+        return [value.value] if value.tag == "$variable" and isinstance(value.value, str) else []
+    if isinstance(value, dict):
+        return [name for item in value.values() for name in references(item)]
+    if isinstance(value, list | tuple):
+        return [name for item in value for name in references(item)]
+    return []

@@ -1,0 +1,220 @@
+"""The snapshot: a private copy of a state, taken while the training loop is held, in memory that is kept from save to save.
+
+The copy of a file is its image, header and all, at a page's beginning: it is hashed and written from there, and not copied again.
+Memory that was used before is what makes it fast: new pages come at 0.4 to 2 GB/s, warm ones are filled at the memory's own rate
+(docs/design/006-asynchronous-saves.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from holdfast.engine import arrays
+from holdfast.engine.crew import Crew
+from holdfast.engine.plan import FilePlan
+
+COPY_THREADS = max(2, min(4, os.cpu_count() or 1))  # memory is busy with two to four, whatever the number of cores
+PIECE_BYTES = 8 << 20  # copied by one call: what the threads take in turns
+SMALL_BYTES = 64 << 10  # arrays up to here are copied in groups
+_HUGE_PAGE = 2 << 20
+_PAGE = 4096
+
+Task = Callable[[], None]
+
+
+class Arena:
+    """Memory for snapshots, in huge pages; its contents are arbitrary."""
+
+    def __init__(self, nbytes: int) -> None:
+        memory = mmap.mmap(-1, nbytes + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for advice in ("MADV_HUGEPAGE", "MADV_DONTFORK"):
+            # A process that forks, such as for a data loader, would pay for each page of it at the next save: a copy on write. The
+            # child has no business with it.
+            with contextlib.suppress(AttributeError, OSError):
+                memory.madvise(getattr(mmap, advice))
+        whole = np.frombuffer(memory, np.uint8)
+        start = -whole.__array_interface__["data"][0] % _HUGE_PAGE
+        self.array = whole[start : start + nbytes]
+
+
+class Pool:
+    """The memory of a manager's snapshots: one arena, which grows to what the largest state takes, until `clear`.
+
+    Not for several threads, but for its own that make pages present.
+    """
+
+    def __init__(self) -> None:
+        self._arena: Arena | None = None
+        self._warming: Crew | None = None
+        self._cancelled = threading.Event()
+        self._process = os.getpid()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return 0 if self._arena is None else self._arena.array.nbytes
+
+    def reserve(self, nbytes: int) -> None:
+        """Begin to make memory for snapshots of so many bytes; `memory` waits for what is not there yet."""
+        if self._process != os.getpid():
+            self._arena, self._warming, self._process = None, None, os.getpid()  # the parent's: not in this process
+        if self._arena is not None and self.nbytes >= nbytes:
+            return
+        self.clear()  # before there is more: never two of them
+        arena = Arena(nbytes)
+        pieces = iter(range(0, nbytes, PIECE_BYTES))
+        cancelled = self._cancelled = threading.Event()
+
+        def warm() -> None:
+            for at in pieces:
+                if cancelled.is_set() or not threading.main_thread().is_alive():  # nobody will use it
+                    return
+                arena.array[at : at + PIECE_BYTES : _PAGE] = 0
+
+        self._arena, self._warming = arena, Crew()
+        for number in range(COPY_THREADS):
+            self._warming.start(warm, f"holdfast-prepare-{number}")
+
+    def memory(self, nbytes: int) -> np.ndarray:
+        """Memory of so many bytes, all of it present; what it held before is gone."""
+        self.reserve(nbytes)
+        if self._warming is not None:
+            self._warming.wait()
+            self._warming = None
+        assert self._arena is not None
+        return self._arena.array[:nbytes]
+
+    def clear(self) -> None:
+        """Give the memory back to the system, once nobody reads it any more."""
+        self._cancelled.set()
+        if self._warming is not None and self._process == os.getpid():
+            self._warming.wait()
+        self._arena = self._warming = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Which files a snapshot copies.
+
+    Attributes:
+        plans: of all files.
+        copied: whether a file is copied; the others hold nothing but values that never change.
+    """
+
+    plans: Sequence[FilePlan]
+    copied: Sequence[bool]
+
+    @classmethod
+    def of(cls, plans: Sequence[FilePlan], immutable: Sequence[bool]) -> Held:
+        """Which files, given which values never change."""
+        return cls(plans, [not all(immutable[i] for i in plan.members) for plan in plans])
+
+    @property
+    def nbytes(self) -> int:
+        """What the copy takes."""
+        return sum(_whole_pages(plan.size) for plan, copied in zip(self.plans, self.copied, strict=True) if copied)
+
+    def capture(self, values: Sequence[np.ndarray], memory: np.ndarray) -> list[np.ndarray | None]:
+        """Copy the values into images of their files; None for files that are not copied.
+
+        Returns once the last byte is copied: whatever happens to the values then, the images stay.
+        """
+        images: list[np.ndarray | None] = []
+        tasks: list[Task] = []
+        at = 0
+        for plan, copied in zip(self.plans, self.copied, strict=True):
+            if not copied:
+                images.append(None)
+                continue
+            size = _whole_pages(plan.size)
+            image = memory[at : at + size]
+            at += size
+            image[: len(plan.header)] = np.frombuffer(plan.header, np.uint8)
+            image[plan.size :] = 0
+            tasks += _copies(plan, values, image)
+            images.append(image)
+        run_all(tasks)
+        return images
+
+
+def _copies(plan: FilePlan, values: Sequence[np.ndarray], image: np.ndarray) -> Iterator[Task]:
+    at = len(plan.header)
+    group: list[np.ndarray] = []
+    start = at
+    for i in plan.members:
+        value = values[i]
+        end = at + value.nbytes
+        if group and (value.nbytes > SMALL_BYTES or value.dtype != group[0].dtype or end - start > PIECE_BYTES):
+            yield _group_copy(group, image[start:at])
+            group = []
+        if value.nbytes > SMALL_BYTES:
+            yield from _large_copies(value, image[at:end])
+        else:
+            if not group:
+                start = at
+            group.append(value)
+        at = end
+    if group:
+        yield _group_copy(group, image[start:at])
+
+
+def _group_copy(group: list[np.ndarray], window: np.ndarray) -> Task:
+    def copy() -> None:
+        flat = [value if value.ndim == 1 else value.reshape(-1) for value in group]
+        np.concatenate(flat, out=window.view(arrays.stored_dtype(group[0].dtype)))
+
+    return copy
+
+
+def _large_copies(value: np.ndarray, window: np.ndarray) -> Iterator[Task]:
+    flat = arrays.flat_bytes(value)
+    if flat is None:  # other strides or byte order: NumPy finds the way, in one call
+        target = window.view(arrays.stored_dtype(value.dtype)).reshape(value.shape)
+        yield lambda: np.copyto(target, value)
+        return
+    for at in range(0, flat.size, PIECE_BYTES):
+        yield _copy(window[at : at + PIECE_BYTES], flat[at : at + PIECE_BYTES])
+
+
+def _copy(target: np.ndarray, source: np.ndarray) -> Task:
+    return lambda: np.copyto(target, source)
+
+
+def run_all(tasks: Sequence[Task]) -> None:
+    """Do all tasks, in this thread and some others; the first error is raised when no thread works any more."""
+    pending = iter(tasks)  # a list's iterator hands each to one thread
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for task in pending:
+                if errors:
+                    return
+                task()
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
+            errors.append(error)
+
+    crew = Crew()
+    try:
+        for number in range(1, min(COPY_THREADS, len(tasks))):
+            crew.start(work, f"holdfast-copy-{number}")
+        work()
+    except BaseException as error:
+        errors.append(error)
+        raise
+    finally:
+        crew.wait()
+    if errors:
+        # An interrupt tells more than the errors that it causes.
+        raise next((e for e in errors if not isinstance(e, Exception)), errors[0])
+
+
+def _whole_pages(nbytes: int) -> int:
+    return -(-nbytes // _PAGE) * _PAGE

@@ -1,0 +1,1 @@
+"""The adapters of frameworks with the real libraries; each file is skipped where its library is not installed."""
