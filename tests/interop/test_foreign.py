@@ -14,7 +14,9 @@ def array_of(leaf: object) -> np.ndarray | str | None:
 
 def test_names_are_the_keys_on_the_way_and_values_the_largest_parts_without_arrays() -> None:
     one = np.ones(1)
-    flat = flatten({"a": {"w": one, "n": {"x": 1, "y": [2]}}, "l": [one, 3], 7: (one,), "e": {}, "z": None}, array_of, 99, "f")
+    flat = flatten(
+        {"a": {"w": one, "n": {"x": 1, "y": [2]}}, "l": [one, 3], 7: (one,), "e": {}, "z": None}, array_of, 99, "f"
+    )
 
     assert list(flat.arrays) == ["a.w", "l.0", "7.0"]
     assert flat.values == ["a.n", "l.1", "e", "z"]
@@ -55,13 +57,14 @@ def test_the_parts_of_an_optimizer_are_told_by_its_param_groups() -> None:
 
 
 def test_a_missing_library_is_named_with_what_installs_it() -> None:
-    with pytest.raises(MissingExtraError, match=r"m\.x needs nothere: pip install 'holdfast\[nothere\]'"):
-        with extras.needed("nothere", "m.x"):
-            import nothere  # noqa: F401
+    with (
+        pytest.raises(MissingExtraError, match=r"m\.x needs nothere: pip install 'holdfast\[nothere\]'"),
+        extras.needed("nothere", "m.x"),
+    ):
+        import nothere  # noqa: F401
 
 
 def test_a_broken_library_is_not_called_missing() -> None:
-    with pytest.raises(ModuleNotFoundError, match="its_part") as caught:
-        with extras.needed("library", "m.x"):
-            raise ModuleNotFoundError("No module named 'its_part'", name="its_part")
+    with pytest.raises(ModuleNotFoundError, match="its_part") as caught, extras.needed("library", "m.x"):
+        raise ModuleNotFoundError("No module named 'its_part'", name="its_part")
     assert not isinstance(caught.value, MissingExtraError)

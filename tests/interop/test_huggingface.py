@@ -45,7 +45,9 @@ def test_a_sharded_folder_is_read_bit_for_bit() -> None:
 
 def test_a_file_of_the_library_is_read_bit_for_bit(tmp_path: Path) -> None:
     wanted = {**model(), "empty": np.zeros((0, 3), np.float16), "scalar": np.array(1.5, ml_dtypes.bfloat16)}
-    wanted |= {str(d): np.arange(3).astype(d) for d in (np.uint8, np.int8, np.uint16, np.uint32, np.uint64, np.complex64)}
+    wanted |= {
+        str(d): np.arange(3).astype(d) for d in (np.uint8, np.int8, np.uint16, np.uint32, np.uint64, np.complex64)
+    }
     safetensors.numpy.save_file(wanted, tmp_path / "any.name")
 
     held = huggingface.read_file(tmp_path / "any.name")
@@ -95,7 +97,9 @@ def test_an_index_that_leaves_its_folder_is_refused_and_nothing_is_opened(name: 
         huggingface.read_folder(folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "b", "a": "c"}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "b", "a": "c"}}']
+)
 def test_an_index_that_is_none_is_refused(text: str, folder: Path) -> None:
     (folder / INDEX).write_text(text)
 

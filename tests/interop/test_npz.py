@@ -1,6 +1,7 @@
 """NumPy's archives."""
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from interop.truth import same
 
 class Evil:
     def __reduce__(self) -> tuple:
-        return (Path.touch, (Path("executed"),))
+        return (os.mkdir, ("executed",))
 
 
 def test_files_of_numpy_are_read_bit_for_bit() -> None:
@@ -68,7 +69,7 @@ def test_pickled_objects_are_refused_and_nothing_is_executed(tmp_path: Path, mon
 
 
 def test_bare_bits_need_a_name_for_what_they_are(tmp_path: Path) -> None:
-    values = narrow()
+    values = {name: narrow()[name] for name in ("bf16", "f8")}
     np.savez(tmp_path / "a.npz", **values, w=np.ones(2, np.uint16), x=np.ones(2))
 
     with pytest.raises(UnsupportedVariableError) as caught:
@@ -85,7 +86,7 @@ def test_bare_bits_need_a_name_for_what_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["plain.npz", "packed.npz"])
 def test_files_that_are_cut_off_are_refused_and_still_recognised(name: str, tmp_path: Path) -> None:
     data = (HERE / name).read_bytes()
-    for size in range(40, len(data), 97):
+    for size in range(64, len(data), 97):
         (tmp_path / "cut").write_bytes(data[:size])
 
         assert recognise(tmp_path / "cut") == "npz"
@@ -100,11 +101,12 @@ def test_flipped_bits_never_go_unnoticed(tmp_path: Path) -> None:
     for at in range(0, len(data), 5):
         (tmp_path / "bad").write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
         try:
-            found = npz.read(tmp_path / "bad", bfloat16="all").arrays
+            found = npz.read(tmp_path / "bad", bfloat16="all")
         except (FormatError, UnsupportedVariableError, ValueError):
             noticed += 1
         else:  # a bit that says nothing about the elements: a date, a name
-            assert sorted(a.tobytes() for a in found.values()) == sorted(a.tobytes() for a in wanted.values())
+            assert len(found.arrays) + len(found.left_out) == len(wanted)
+            assert {a.tobytes() for a in found.arrays.values()} <= {a.tobytes() for a in wanted.values()}
     assert noticed > 20
 
 
@@ -119,7 +121,12 @@ def test_a_header_that_says_more_than_there_is_takes_no_memory(tmp_path: Path) -
 
 
 def test_what_is_written_numpy_reads(tmp_path: Path) -> None:
-    given = {**model(), "empty": np.zeros((2, 0), np.int8), "file": np.ones(1), "turned": np.arange(6.0).reshape(2, 3).T}
+    given = {
+        **model(),
+        "empty": np.zeros((2, 0), np.int8),
+        "file": np.ones(1),
+        "turned": np.arange(6.0).reshape(2, 3).T,
+    }
 
     npz.write(tmp_path / "a.npz", given)
 

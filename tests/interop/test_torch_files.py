@@ -1,5 +1,6 @@
 """Files of torch.save, written and read by PyTorch."""
 
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -21,7 +22,7 @@ ZIP = pytest.mark.parametrize("new", [True, False], ids=["new", "legacy"])
 
 class Evil:
     def __reduce__(self) -> tuple:
-        return (Path.touch, (Path("executed"),))
+        return (os.mkdir, ("executed",))
 
 
 def save(value: object, path: Path, new: bool = True) -> Path:
@@ -34,7 +35,8 @@ def test_golden_files_are_read_bit_for_bit(name: str) -> None:
     held = torch_files.read(HERE / name)
 
     base = np.arange(12, dtype=np.float32).reshape(3, 4)
-    wanted = {f"model.{n}": a for n, a in {**model(), **narrow()}.items()} | {
+    rest = narrow() if name == "new.pt" else {"bf16": narrow()["bf16"]}
+    wanted = {f"model.{n}": a for n, a in {**model(), **rest}.items()} | {
         "model.tied": model()["enc.weight"],
         "model.turned": base.T,
         "model.row": base[1],
@@ -52,7 +54,9 @@ def test_golden_files_are_read_bit_for_bit(name: str) -> None:
 def test_every_dtype_is_read_bit_for_bit(new: bool, tmp_path: Path) -> None:
     names = {v: k for k, v in torch_files._NAMES.items()} | {"complex128": None}
     bits = torch.tensor([0, 1, 127, 128, 200, 255, 3, 64] * 4, dtype=torch.uint8)
-    given = {n: (bits % 2).bool() if n == "bool" else bits.view(getattr(torch, n)) for n in names}
+    if not new:  # the old way to save has no name for the younger dtypes
+        names = {n: ours for n, ours in names.items() if not n.startswith(("float8", "uint"))}
+    given = {n: (bits % 2).bool() if n == "bool" else bits.clone().view(getattr(torch, n)) for n in names}
     save(given, tmp_path / "a.pt", new)
 
     found = torch_files.read(tmp_path / "a.pt").arrays
@@ -68,8 +72,8 @@ def test_scalars_empty_parameters_and_views(tmp_path: Path) -> None:
     given = {
         "scalar": torch.tensor(2.5), "empty": torch.zeros(0, 3), "parameter": torch.nn.Parameter(torch.ones(2)),
         "slice": base[:, 1, ::2], "turned": base.permute(2, 0, 1), "expanded": torch.ones(1, 3).expand(4, 3),
-        "overlapping": base.as_strided((3, 3), (1, 1)), "conjugate": z.conj(), "negative": z.conj().imag,
-        "bf": base.bfloat16().t if False else base.bfloat16().permute(2, 1, 0), "f8": base[0].to(torch.float8_e5m2).t(),
+        "overlapping": base.as_strided((3, 3), (1, 1)), "conjugate": z.conj(), "negative": z.clone().conj().imag,
+        "bf": base.bfloat16().permute(2, 1, 0), "f8": base[0].to(torch.float8_e5m2).t(),
     }  # fmt: skip
     save(given, tmp_path / "a.pt")
 
@@ -99,12 +103,12 @@ def test_a_file_that_would_execute_something_is_refused_and_nothing_is_executed(
     monkeypatch.chdir(tmp_path)
     save({"w": torch.ones(2), "evil": Evil()}, Path("evil.pt"), new)
 
-    with pytest.raises(FormatError, match=r"refers to pathlib\.\S*touch.*nothing of it was executed"):
+    with pytest.raises(FormatError, match=r"refers to posix\.mkdir: .*nothing of it was executed"):
         torch_files.read("evil.pt")
     assert not Path("executed").exists()
 
 
-def test_a_global_that_a_program_allowed_itself_does_not_matter_to_objects_of_other_kinds(tmp_path: Path) -> None:
+def test_a_whole_module_is_refused_with_what_to_do(tmp_path: Path) -> None:
     save(torch.nn.Linear(2, 2), tmp_path / "whole.pt")
 
     with pytest.raises(FormatError, match=r"refers to torch\.nn\.modules\.linear\.Linear.*save its state_dict\(\)"):

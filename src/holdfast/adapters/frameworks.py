@@ -52,5 +52,6 @@ def loaded() -> list[Framework]:
     return [
         importlib.import_module(f"holdfast.adapters.{name}")
         for name in ("torch", "jax", "paddle")
-        if name in sys.modules
+        # A module that only goes by the name, as ours does for old Fluid scripts, is not the framework.
+        if getattr(sys.modules.get(name), "__name__", None) == name
     ]

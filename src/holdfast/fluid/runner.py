@@ -46,6 +46,19 @@ _PYTHON2_NAMES = {
     "unicode",
     "xrange",
 }
+# Where libraries of today refuse what scripts of the era do most often.
+_NEWER = (
+    (
+        TypeError,
+        "only 0-dimensional arrays can be converted to Python scalars",
+        "NumPy up to 2.3 took an array of one value for a number: pip install 'numpy<2.4' runs the script as it is.",
+    ),
+    (
+        AttributeError,
+        "module 'PIL.Image' has no attribute 'ANTIALIAS'",
+        "Pillow up to 9 has this name: pip install 'pillow<10' runs the script as it is.",
+    ),
+)
 _PYTHON2_MODULES = {
     "ConfigParser",
     "Queue",
@@ -123,11 +136,16 @@ def _explain_errors(path: str) -> None:
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         while trace is not None and trace.tb_frame.f_code.co_filename != path:
             trace = trace.tb_next  # no frame of the script at all: it was not even compiled
-        if (hint := python2_hint(error, path)) is not None:
+        if (hint := python2_hint(error, path) or newer_hint(error)) is not None:
             error.add_note(hint)
         show(kind, error.with_traceback(trace), trace)
 
     sys.excepthook = excepthook
+
+
+def newer_hint(error: BaseException) -> str | None:
+    """What to do about an error that a library newer than the script causes; None if it looks like another."""
+    return next((hint for kind, text, hint in _NEWER if isinstance(error, kind) and text in str(error)), None)
 
 
 def python2_hint(error: BaseException, script: str) -> str | None:

@@ -46,6 +46,7 @@ def read(path: str | os.PathLike[str], *, bfloat16: Collection[str] | Literal["a
     members: dict[str, np.ndarray | None] = {}
     try:
         with zipfile.ZipFile(where) as archive:
+            _check_count(archive, where)
             for member in archive.infolist():
                 _add(members, archive, member, where)
     except FormatError:
@@ -55,6 +56,18 @@ def read(path: str | os.PathLike[str], *, bfloat16: Collection[str] | Literal["a
     arrays = {name: array for name, array in members.items() if array is not None}
     left_out = [f"value {name}" for name, array in members.items() if array is None]
     return Held(_marked(arrays, bfloat16, where), set(), left_out)
+
+
+def _check_count(archive: zipfile.ZipFile, where: str) -> None:
+    """Python reads the table of contents as far as its size says, and does not look at the number of its entries."""
+    assert archive.fp is not None
+    archive.fp.seek(-22, os.SEEK_END)
+    end = archive.fp.read(22)
+    count = int.from_bytes(end[10:12], "little")
+    if end[:4] != b"PK\x05\x06" or count not in (len(archive.infolist()), 0xFFFF):
+        raise FormatError(
+            f"{where} is cut off or malformed: it holds {len(archive.infolist())} parts, its end says {count}"
+        )
 
 
 def _add(members: dict[str, np.ndarray | None], archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> None:
@@ -137,7 +150,7 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> Non
 
 
 def _problem(name: str, array: np.ndarray) -> str | None:
-    if array.dtype.kind not in "iufcb":
+    if np.dtype(array.dtype.type).isbuiltin != 1 or array.dtype.kind not in "iufcb":
         return f"NumPy's files cannot hold {array.dtype}: it would be read as bare bits. Use --to pt"
     if name.endswith(_ENDING) or "\0" in name or len(name.encode()) > _MAX_NAME_BYTES:
         return f"a name in an npz file must not end with {_ENDING}, hold a zero character or be longer than {_MAX_NAME_BYTES:,}"

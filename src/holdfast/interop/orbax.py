@@ -7,6 +7,7 @@ Source: orbax-checkpoint 0.12.8: PyTreeCheckpointer, StandardCheckpointer, Check
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from holdfast.errors import CheckpointNotFoundError, FormatError
 from holdfast.interop import extras
 from holdfast.interop.foreign import Held, flatten
+from holdfast.interop.source import read_all
 
 METADATA = "_METADATA"
 STEP_METADATA = "_CHECKPOINT_METADATA"
@@ -23,6 +25,7 @@ _UNFINISHED = ".orbax-checkpoint-tmp"
 _STEP = re.compile(r"(?:.*_)?(0|[1-9][0-9]{0,17})", re.DOTALL)
 _ONLY_ITEM = "default"
 _PARAMETERS = ("params", "batch_stats")
+_MAX_METADATA_BYTES = 1 << 30
 _MOST = 10_000_000  # leaves
 
 
@@ -106,14 +109,12 @@ def _items(where: str) -> list[str]:
 def _tree(where: str) -> Held:
     with extras.needed("orbax", where):
         import orbax.checkpoint as ocp
+    _check_names(where)
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
-            described = checkpointer.metadata(where).item_metadata.tree
-            _check_names(described, where)
-            wanted = _restore_args(described, ocp.RestoreArgs)
+            described = checkpointer.metadata(where).item_metadata
+            wanted = _restore_args(described.tree, ocp.RestoreArgs) if described is not None else None
             tree = checkpointer.restore(where, restore_args=wanted)
-    except (FormatError, MemoryError):
-        raise
     except Exception as error:  # what comes out of damaged files is of any class
         said = str(error).strip().partition("\n")[0][:300]
         raise FormatError(f"{where}: Orbax cannot read it: {type(error).__name__}: {said}") from error
@@ -125,15 +126,17 @@ def _tree(where: str) -> Held:
     return Held(flat.arrays, others, [f"value {name}" for name in flat.values])
 
 
-def _check_names(node: Any, where: str, depth: int = 0) -> None:
-    """A name can become a path within the folder."""
-    if depth > 64:
-        raise FormatError(f"{where}: its tree is too deep")
-    inside = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
-    for key, item in inside:
-        if ".." in str(key).split("/") or str(key).startswith("/") or "\0" in str(key):
-            raise FormatError(f"{where}: the name {str(key)[:100]!r} would leave the folder")
-        _check_names(item, where, depth + 1)
+def _check_names(where: str) -> None:
+    """Before Orbax sees them: a name can become a path."""
+    path = os.path.join(where, METADATA)
+    try:
+        entries = json.loads(read_all(path, _MAX_METADATA_BYTES))["tree_metadata"].values()
+        names = [str(key["key"]) for entry in entries for key in entry["key_metadata"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FormatError(f"{path} is cut off or malformed: {error!r}") from error
+    for name in names:
+        if ".." in name.split("/") or name.startswith("/") or "\0" in name:
+            raise FormatError(f"{path}: the name {name[:100]!r} would leave the folder")
 
 
 def _restore_args(node: Any, make: Any) -> Any:

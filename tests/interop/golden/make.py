@@ -31,17 +31,27 @@ def main() -> None:
     base = torch.arange(12, dtype=torch.float32).reshape(3, 4)
     optimizer = {"state": {0: {"step": torch.tensor(4.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
     whole = {
-        "model": {**tensors, "tied": tensors["enc.weight"], "turned": base.t(), "row": base[1], "many": base[0, :1].expand(3)},
+        "model": {
+            **tensors,
+            "tied": tensors["enc.weight"],
+            "turned": base.t(),
+            "row": base[1],
+            "many": base[0, :1].expand(3),
+        },
         "optimizer": optimizer,
         "epoch": 3,
     }
     torch.save(whole, "new.pt")
+    for name in ("f8", "f8b"):  # the old way to save has no name for these
+        del whole["model"][name]
     torch.save(whole, "legacy.pt", _use_new_zipfile_serialization=False)
     dcp.save({"model": dict(tensors), "optimizer": optimizer, "epoch": 3}, checkpoint_id="dcp")
     np.savez("plain.npz", **model())
     np.savez_compressed("packed.npz", **model(), bf16=narrow()["bf16"])
     os.mkdir("sharded")
-    parts = [{n: tensors[n] for n in names} for names in (["enc.weight", "mask", "bf16"], ["enc.bias", "count", "f8", "f8b"])]
+    parts = [
+        {n: tensors[n] for n in names} for names in (["enc.weight", "mask", "bf16"], ["enc.bias", "count", "f8", "f8b"])
+    ]
     table = {}
     for number, part in enumerate(parts, 1):
         file = f"model-0000{number}-of-00002.safetensors"

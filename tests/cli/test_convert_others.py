@@ -1,0 +1,175 @@
+"""`holdfast convert` of files of other libraries than Fluid and Paddle."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import holdfast
+from cli.calling import call, environment, state_at
+from interop.golden import HERE, model, narrow
+from interop.truth import same
+
+EVERYTHING = {**model(), **narrow()}
+
+
+def needs(module: str) -> pytest.MarkDecorator:
+    missing = importlib.util.find_spec(module) is None
+    return pytest.mark.skipif(missing, reason=f"{module} is not installed")
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def held(path: str) -> dict[str, np.ndarray]:
+    with holdfast.open(path) as checkpoint:
+        return checkpoint.read()
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "prefix", "wanted", "others", "left_out"),
+    [
+        ("plain.npz", "npz", "", model(), 0, []),
+        ("sharded", "huggingface", "", EVERYTHING, 0, []),
+        pytest.param("new.pt", "torch", "model.", EVERYTHING, 1, ["value optimizer.param_groups", "value epoch"], marks=needs("torch")),
+        pytest.param("dcp", "dcp", "model.", EVERYTHING, 1, ["value optimizer.param_groups", "value epoch"], marks=needs("torch")),
+        pytest.param("orbax", "orbax", "params.", EVERYTHING, 1, ["value note"], marks=needs("orbax")),
+    ],
+)  # fmt: skip
+def test_a_source_becomes_a_folder(
+    source: str, kind: str, prefix: str, wanted: dict, others: int, left_out: list[str]
+) -> None:
+    called = call("convert", HERE / source, "made", "--json")
+
+    assert called.status == 0, called.err
+    assert (called.json["source_kind"], called.json["kind"], called.json["left_out"]) == (kind, "holdfast", left_out)
+    assert [v["kind"] for v in called.json["variables"]].count("persistable") == others
+    found = held("made")
+    assert all(same(found[prefix + name], array) for name, array in wanted.items())
+    target = {name: np.zeros_like(array) for name, array in wanted.items()}
+    holdfast.load_params(target, "made", **({"rename": {prefix: ""}, "skip": ["tied", "turned", "row", "many"]} if kind == "torch" else {"rename": {prefix: ""}} if prefix else {}))  # fmt: skip
+    assert all(same(target[name], array) for name, array in wanted.items())
+
+
+def test_a_safetensors_file_becomes_a_folder() -> None:
+    safetensors.numpy.save_file(model(), "m.safetensors")
+
+    called = call("convert", "m.safetensors", "made", "--json")
+
+    assert (called.json["source_kind"], called.json["kind"]) == ("safetensors", "holdfast")
+    assert all(same(held("made")[name], array) for name, array in model().items())
+    assert call("convert", "m.safetensors", "old", "--to", "fluid-combined").status == 0
+
+
+def test_names_that_are_no_parameters_are_said_by_patterns() -> None:
+    found = call("convert", HERE / "plain.npz", "made", "--persistable", "count", "--json").json
+
+    assert {v["name"]: v["kind"] for v in found["variables"]}["count"] == "persistable"
+
+
+def test_bfloat16_of_npz_is_named_by_the_caller() -> None:
+    assert "--bfloat16" in call("convert", HERE / "packed.npz", "made").err
+    assert call("convert", HERE / "packed.npz", "made", "--bfloat16", "absent").status == 2
+    assert call("convert", HERE / "packed.npz", "made", "--bfloat16", "bf16").status == 0
+    assert same(held("made")["bf16"], narrow()["bf16"])
+
+
+def test_to_npz() -> None:
+    holdfast.save_checkpoint(state_at(3), "run")
+
+    called = call("convert", "run", "made.npz", "--to", "npz")
+
+    assert called.status == 0, called.err
+    assert "left out: value adam.step" in called.out
+    with np.load("made.npz") as found:
+        assert all(same(found[name], array) for name, array in held("run").items())
+    again = call("convert", "run", "made.npz", "--to", "npz")
+    assert (again.status, "never overwritten" in again.err) == (2, True)
+
+
+@needs("torch")
+def test_to_pt() -> None:
+    import torch
+
+    holdfast.save_params(EVERYTHING, "mine")
+
+    assert call("convert", "mine", "made.pt", "--to", "pt").status == 0
+    assert torch.load("made.pt", weights_only=True)["bf16"].dtype == torch.bfloat16
+    assert call("convert", "made.pt", "again").status == 0
+    assert all(same(held("again")[name], array) for name, array in EVERYTHING.items())
+    assert call("convert", "mine", "made.pt", "--to", "pt").status == 2
+
+
+@needs("orbax")
+def test_a_step_of_orbax_by_its_number() -> None:
+    os.mkdir("run")
+    for step in ("1", "12"):
+        shutil.copytree(HERE / "orbax", f"run/{step}/default")
+
+    assert call("convert", "run", "newest", "--json").json["source_serial"] == 12
+    assert call("convert", "run@1", "first", "--json").json["source_serial"] == 1
+    assert call("convert", "run", "second", "--serial", "1").status == 0
+    assert call("convert", "run@2", "third").status == 2
+    assert call("convert", "run/12", "fourth", "--json").json["source_kind"] == "orbax"
+
+
+@pytest.mark.parametrize(("source", "library"), [("new.pt", "torch"), ("dcp", "torch"), ("orbax", "orbax")])
+def test_without_the_library_the_command_that_installs_it_is_said(source: str, library: str) -> None:
+    block = f"import sys; sys.modules[{library!r}] = None; from holdfast.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", block, "convert", HERE / source, "made"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"pip install 'holdfast[{library}]'" in done.stderr
+    assert not os.path.exists("made")
+
+
+def test_a_hostile_index_is_damage() -> None:
+    shutil.copytree(HERE / "sharded", "bad")
+    index = Path("bad/model.safetensors.index.json")
+    index.write_text(index.read_text().replace("model-00001", "../model-00001"))
+
+    called = call("convert", "bad", "made")
+
+    assert (called.status, called.out) == (1, "")
+    assert "only .safetensors files beside it can be meant" in called.err
+    assert not os.path.exists("made")
+
+
+@pytest.mark.parametrize("source", ["new.pt", "legacy.pt", "plain.npz", "dcp", "orbax", "sharded"])
+def test_open_and_load_say_that_it_has_to_be_converted(source: str) -> None:
+    path = HERE / source
+    for attempt in (holdfast.open, lambda path: holdfast.load_params({"w": np.zeros(1)}, path)):
+        with pytest.raises((holdfast.FormatError, holdfast.CheckpointNotFoundError), match="holdfast convert"):
+            attempt(path)
+
+
+def test_open_says_nothing_of_converting_where_that_would_not_help() -> None:
+    holdfast.save_params(model(), "mine")
+    holdfast.save_checkpoint(model(), "run")
+    data = Path("mine/model.safetensors").read_bytes()
+    Path("cut.safetensors").write_bytes(data[:-1])
+    Path("text").write_text("text, no file of any library")
+    for path in ("mine/manifest.json", "run/checkpoint_0/manifest.json"):
+        Path(path).unlink()
+    Path("damaged").mkdir()
+    shutil.copy("mine/model.safetensors", "damaged")
+    Path("damaged/manifest.json").write_text("{}")
+
+    for path in ("cut.safetensors", "text", "absent", "run", "run/checkpoint_0", "damaged"):
+        with pytest.raises((holdfast.FormatError, holdfast.CheckpointNotFoundError)) as caught:
+            holdfast.open(path)
+        assert "convert" not in str(caught.value), path
