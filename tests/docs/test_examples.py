@@ -36,7 +36,10 @@ STATUS = re.compile(r"# exit status (?P<status>\d+)$")
 NEEDS = re.compile(r"\A<!-- needs: (?P<modules>.*) -->")
 WORD = re.compile(r"[A-Za-z_.]{4,}")
 NEWLINE = "\n"
-FRAMEWORK = re.compile(r"holdfast\.adapters\.(?P<name>torch|jax|paddle)(_|\Z)")
+FRAMEWORK = re.compile(
+    r"holdfast\.(adapters|integrations)\.(?P<name>torch|jax|paddle|lightning|transformers|keras)(_|\Z)"
+)
+os.environ.setdefault("KERAS_BACKEND", "jax")  # its own default is TensorFlow
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # Lightning, of PyTorch
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")  # Lightning's advice, on machines with more cores
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_examples_of_the_page_run(page: Path, workplace: Path) -> None:
     markdown = page.read_text(encoding="utf-8")

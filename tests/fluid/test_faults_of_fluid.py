@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+from tests.fluid.models import batch, descend, regression, values
 
 import holdfast
 import holdfast.fluid as fluid
-from tests.fluid.models import batch, descend, regression, values
 
 
 @pytest.fixture

@@ -1,0 +1,28 @@
+"""What the integrations share: metrics that a checkpoint can hold, and random states set apart from the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from holdfast.adapters.global_random import global_random
+from holdfast.manager import CheckpointManager
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Those metrics that are one finite number, as floats; `CheckpointManager.save` refuses others."""
+    numbers = {}
+    for name, value in metrics.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            continue  # a text, or an array of several numbers
+        if math.isfinite(number):
+            numbers[name] = number
+    return numbers
+
+
+def restore_random(manager: CheckpointManager, serial: int) -> None:
+    """Set the process's random generators once more: what a loop did since the restore has drawn from them."""
+    manager.restore({"random": global_random()}, serial=serial, strict="subset")

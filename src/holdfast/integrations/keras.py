@@ -1,0 +1,129 @@
+"""Keras 3 on JAX and PyTorch: a callback that saves `fit` after every epoch, and begins with the epoch after the newest checkpoint.
+
+Epochs only: `fit` has no way to begin in the middle of one, so a checkpoint from there would repeat batches.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from holdfast.adapters.global_random import global_random
+from holdfast.adapters.state import Marked
+from holdfast.errors import CheckpointNotFoundError, MissingExtraError
+from holdfast.integrations.common import finite
+from holdfast.manager import CheckpointManager
+from holdfast.variables import Kind
+
+try:
+    import keras
+except ImportError as error:
+    raise MissingExtraError(
+        "holdfast.integrations.keras needs Keras 3 and its backend (KERAS_BACKEND=jax or torch): "
+        "pip install 'holdfast[keras]'"
+    ) from error
+
+log = logging.getLogger(__name__)
+
+
+class HoldfastBackup(keras.callbacks.Callback):  # type: ignore[misc]
+    """Saves `fit` after every epoch, beside training, and restores the newest checkpoint that is whole when `fit` begins.
+
+    Saved are the model's weights, its seed generators, the optimizer's variables (moments, iterations, learning rate), the
+    process's random generators (`fit` draws the order of arrays from them), and `extra`. Variables are named by their `path`.
+
+    A run that is killed ends bit for bit where an undisturbed one ends, if its data are arrays or anything else whose order comes
+    from those generators or from `extra`. Not saved: the state of other callbacks (as EarlyStopping's patience),
+    `History` of the epochs before, the hidden generator of `keras.random` functions that are called without `seed=`, and
+    the place within an epoch.
+
+    Args:
+        manager: says where to save, what to keep, and with `save_interval_steps` after how many epochs. Its `best` may name
+            anything in the logs, such as `"val_loss"`.
+        extra: a state of yours that belongs to the run, such as the generator of your data.
+
+    After a signal of `manager.save_on_signal`, `fit` ends with the batch; the next one begins with the same epoch.
+
+    Names are the same in another process that builds the same model. In the same process Keras counts on (`dense_1`): name your
+    layers, or call `keras.utils.clear_session()` before you build a model again.
+
+    Raises:
+        ValueError: from `fit`: the model is not built, or two variables have one path.
+        As `CheckpointManager.restore` and `CheckpointManager.save`.
+    """
+
+    def __init__(self, manager: CheckpointManager, *, extra: Any = None) -> None:
+        super().__init__()
+        if keras.backend.backend() not in ("jax", "torch"):
+            raise NotImplementedError(
+                f"the backend is {keras.backend.backend()}; HoldfastBackup knows jax and torch: set KERAS_BACKEND before import"
+            )
+        self.manager = manager
+        self._extra = extra
+        self._broken_off = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Restore."""
+        model = self.model
+        if not model.built:
+            raise ValueError(f"the model {model.name!r} is not built: call it, or model.build(input_shape), before fit")
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        self._broken_off = False
+        state = self._state()
+        try:
+            report = self.manager.restore(state)
+        except CheckpointNotFoundError:
+            log.info("no checkpoint in %s: training begins", self.manager.checkpoint_dir)
+            return
+        for part, variables in _variables(model).items():
+            for path, variable in variables.items():
+                variable.assign(state[part].tree[path])  # a JAX array is a new one; a tensor was written to already
+        log.info("training goes on from %s, after epoch %s", report.path, report.step)
+        # The way that keras.callbacks.BackupAndRestore takes too; `fit` looks at it next.
+        model._initial_epoch = report.step
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """End if a signal asks for it."""
+        if self.manager.preempted:
+            self._broken_off = self._model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Save."""
+        if not self._broken_off:
+            self.manager.save(self._state(), epoch + 1, metrics=finite(logs or {}), wait=False)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Return only when the last save is durable; what was said to this `fit` is not said to the next one."""
+        self.model._initial_epoch = None
+        self.manager.wait_until_finished()
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"random": global_random()}
+        for part, variables in _variables(self.model).items():
+            # Said for every part: on PyTorch all that Keras holds are nn.Parameters, moments too.
+            kind: Kind = "parameter" if part in ("model", "frozen") else "persistable"
+            state[part] = Marked({path: variable.value for path, variable in variables.items()}, kind, part != "frozen")
+        if self._extra is not None:
+            state["extra"] = self._extra
+        return state
+
+
+def _variables(model: Any) -> dict[str, dict[str, Any]]:
+    """The variables that a run consists of, by part and path. Metrics begin anew with every epoch."""
+    left_out = {id(variable) for variable in [*model.weights, *model.metrics_variables]}
+    return {
+        "model": _by_path(model.trainable_weights),
+        "frozen": _by_path(model.non_trainable_weights),
+        "seeds": _by_path(variable for variable in model.variables if id(variable) not in left_out),
+        "optimizer": _by_path(model.optimizer.variables),
+    }
+
+
+def _by_path(variables: Iterable[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for variable in variables:
+        if found.setdefault(variable.path, variable) is not variable:
+            raise ValueError(f"two variables have the path {variable.path!r}; give their layers names of their own")
+    return found

@@ -1,0 +1,1 @@
+"""Integrations with the real libraries; each file is skipped where its library is not installed."""
