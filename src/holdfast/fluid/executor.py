@@ -190,6 +190,8 @@ class Executor:
         for variable, value in zip(compiled.made, written[len(compiled.changed) :], strict=True):
             variable.held = value
             variable.loaded_from = None
+            if compiled.analysis.fills:
+                variable.first = weakref.ref(value)
         # Copies: a later run may give the buffers away, and programs write into what they fetched.
         return [counting(np.array(value)) if return_numpy else LoDTensor(value) for value in fetched]
 

@@ -10,7 +10,7 @@ import builtins
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 
@@ -59,6 +59,7 @@ _NEWER = (
         "Pillow up to 9 has this name: pip install 'pillow<10' runs the script as it is.",
     ),
 )
+_PYTHON2_METHODS = {"has_key", "iteritems", "iterkeys", "itervalues"}  # of dict
 _PYTHON2_MODULES = {
     "ConfigParser",
     "Queue",
@@ -150,7 +151,7 @@ def newer_hint(error: BaseException) -> str | None:
 
 def python2_hint(error: BaseException, script: str) -> str | None:
     """What to do about an error that Python 2 code causes; None if it looks like another."""
-    if not isinstance(error, SyntaxError | NameError | ModuleNotFoundError | TypeError):
+    if not isinstance(error, SyntaxError | NameError | ModuleNotFoundError | TypeError | AttributeError):
         return None
     if isinstance(error, SyntaxError):
         parens = "Missing parentheses in call to" in (error.msg or "")
@@ -159,6 +160,10 @@ def python2_hint(error: BaseException, script: str) -> str | None:
         file = error.filename or script
     elif isinstance(error, TypeError):
         if "file=<output_stream>" not in str(error):  # what Python says of `print >>file, text`
+            return None
+        file = script
+    elif isinstance(error, AttributeError):
+        if error.name not in _PYTHON2_METHODS or not isinstance(error.obj, Mapping):
             return None
         file = script
     elif error.name in (_PYTHON2_NAMES if isinstance(error, NameError) else _PYTHON2_MODULES):

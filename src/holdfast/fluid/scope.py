@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -101,6 +102,7 @@ class ScopeVariable(LoDTensor):
         name: its name.
         held: the array, or None before a program or `set()` gives one.
         loaded_from: where a load took the value from; None if no load did. Running a startup program over it is refused.
+        first: the array that a startup program gave it; as long as that is held, nothing was learnt that a load could lose.
     """
 
     def __init__(self, name: str) -> None:
@@ -108,6 +110,7 @@ class ScopeVariable(LoDTensor):
         self.name = name
         self.held: Any = None
         self.loaded_from: str | None = None
+        self.first: weakref.ref[Any] | None = None
 
     def value(self) -> Any:
         """The array itself; None if it has no value."""

@@ -382,6 +382,8 @@ def _check_scope(scope: Scope, names: Iterable[str], source: str) -> None:
         variable = scope.find_var(name)
         if variable is None or variable.held is None:
             continue
+        if variable.first is not None and variable.first() is variable.held:
+            continue  # as a startup program left it
         given = _given.get(variable)
         if given is None or given() is not variable.held or variable.loaded_from != source:
             conflicts.append(name)
