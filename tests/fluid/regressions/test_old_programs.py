@@ -16,7 +16,7 @@ def run(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     path = folder / "program.py"
     path.write_text(text, encoding="utf-8")
     return subprocess.run(
-        [sys.executable, "-m", "holdfast.fluid", str(path)], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "holdfast.fluid", str(path), str(folder)], capture_output=True, text=True, check=False
     )
 
 
@@ -150,6 +150,7 @@ def test_the_trainer_is_in_contrib_too_and_saves_under_the_runner(tmp_path):
     done = run(
         tmp_path,
         """
+import sys
 import numpy as np
 import paddle
 import paddle.fluid as fluid
@@ -166,13 +167,13 @@ def train():
 def on(event):
     if isinstance(event, EndStepEvent):
         print("cost %f" % event.metrics[0])
-        trainer.save_params("params")
+        trainer.save_params(sys.argv[1] + "/params")
 
 trainer = Trainer(train, lambda: fluid.optimizer.SGD(0.01), place=fluid.CPUPlace())
 samples = lambda: iter([(np.ones(2, "float32"), np.ones(1, "float32"))] * 4)
 trainer.train(1, on, reader=paddle.batch(samples, 2), feed_order=["x", "y"])
-result, = Inferencer(infer, "params", place=fluid.CPUPlace()).infer({"x": np.ones((1, 2), "float32")})
-print("result %.3f" % result, sorted(n for n in ("np", "core", "Program") if n in dir(fluid.trainer)))
+result, = Inferencer(infer, sys.argv[1] + "/params", place=fluid.CPUPlace()).infer({"x": np.ones((1, 2), "float32")})
+print("result %.3f" % result)
 print("Any" in globals(), CheckpointConfig is fluid.CheckpointConfig, fluid.contrib.trainer is fluid.trainer)
 """,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +125,10 @@ def device_of(executor: Any) -> jax.Device:
 
 def with_nan(held: Mapping[str, Held]) -> list[str]:
     """Names of the variables that hold a NaN."""
-    return [name for name, h in held.items() if _has_nan(h.array)]
+    # One thread looks at 13 GB/s, which is a tenth of the time that the save takes.
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        found = list(pool.map(lambda h: _has_nan(h.array), held.values()))
+    return [name for name, bad in zip(held, found, strict=True) if bad]
 
 
 def _has_nan(array: np.ndarray) -> bool:

@@ -48,7 +48,9 @@ UNPLANNED = {
     "paddle.nn": _EAGER,
     "paddle.tensor": _EAGER,
 }
-_NOT_SERVED = {"paddle.v2": "the API before Fluid is out of scope; batch, reader and dataset are those of `import paddle`"}
+_NOT_SERVED = {
+    "paddle.v2": "the API before Fluid is out of scope; batch, reader and dataset are those of `import paddle`"
+}
 
 
 def own_name(name: str) -> str:
