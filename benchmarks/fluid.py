@@ -164,7 +164,9 @@ def main() -> int:
     """Measure, show, and publish if told to."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fluid", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs")
-    parser.add_argument("--publish", nargs="?", type=Path, const=PAGE, metavar="PAGE", help="write the table into the page")
+    parser.add_argument(
+        "--publish", nargs="?", type=Path, const=PAGE, metavar="PAGE", help="write the table into the page"
+    )
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="holdfast-bench-", dir=ROOT))
     try:

@@ -92,6 +92,8 @@ __all__ = [
     "clip",
     "core",
     "cpu_places",
+    "create_lod_tensor",
+    "create_random_int_lodtensor",
     "cuda_pinned_places",
     "cuda_places",
     "data",
