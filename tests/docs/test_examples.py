@@ -59,11 +59,14 @@ def blocks(markdown: str) -> Iterator[Block]:
 
 
 def fresh_programs(markdown: str) -> contextlib.AbstractContextManager[object]:
-    """Default programs, scope and names of its own for a page about programs: a reader tries it in a new process."""
+    """Default programs, scope, names and operators of its own for a page about programs: readers try it in a new process."""
     guards = contextlib.ExitStack()
     if "holdfast.fluid" in markdown:
         import holdfast.fluid as fluid
+        from holdfast.fluid import registry
 
+        operators = dict(registry._ops)
+        guards.callback(lambda: (registry._ops.clear(), registry._ops.update(operators)))
         guards.enter_context(fluid.program_guard(fluid.Program(), fluid.Program()))
         guards.enter_context(fluid.scope_guard(fluid.Scope()))
         guards.enter_context(fluid.unique_name.guard())

@@ -55,6 +55,7 @@ def test_run_that_is_asked_to_end_goes_on_with_the_epoch_it_was_in(
 
 
 def test_callback_refuses_a_backend_it_does_not_know(tmp_path: Path) -> None:
+    pytest.importorskip("keras", reason="Keras is not installed")
     pytest.importorskip("jax", reason="JAX is not installed")
     code = "import holdfast, holdfast.integrations.keras as k; k.HoldfastBackup(holdfast.CheckpointManager('run'))"
     done = subprocess.run(
