@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from holdfast.engine import catalog, commit, retention
+from holdfast.engine import catalog, commit, removal, retention
 from holdfast.engine.alone import copy_file, replace_folder
 from holdfast.engine.catalog import Found, complete
 from holdfast.engine.commit import storage_errors
@@ -176,6 +176,7 @@ def clean_checkpoint(checkpoint_dir: AnyPath, *, delete_dir: bool = False) -> li
                 commit.retire(found.folder, found.serial)
                 gone.append(found.serial)
         commit.sweep(run)
+        removal.wait()
         if delete_dir and run.store.stat(run.path) is not None and not run.store.list(run.path):
             run.store.remove_folder(run.path)
             run.store.sync_folder(run.parent.path)
@@ -201,6 +202,7 @@ def prune(checkpoint_dir: AnyPath, *, keep: int, keep_period: int | None = None)
             run.store.sync_folder(run.path)  # the newest may be one whose writer was killed before its own sync
         gone = retention.prune(run, rules)
         commit.sweep(run)
+        removal.wait()
     return gone
 
 

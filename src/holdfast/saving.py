@@ -8,8 +8,6 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from holdfast.adapters.state import Item, Scan, fetched
 from holdfast.adapters.tree import scan
 from holdfast.engine import catalog, commit, retention
@@ -19,7 +17,7 @@ from holdfast.engine.links import Links, Unchanged, checked_unchanged, links_to
 from holdfast.engine.plan import linkable_file_bytes, plan_files
 from holdfast.engine.progress import ProgressOption, metered
 from holdfast.engine.record import Record
-from holdfast.engine.snapshot import Held, Pool
+from holdfast.engine.snapshot import Held, Image, Pool
 from holdfast.engine.writer import Pipeline, write_files
 from holdfast.errors import ForeignFolderError, UnsupportedVariableError
 from holdfast.format import layout, values
@@ -191,7 +189,7 @@ class CheckpointSave:
         self._run, self._rules = run, rules
         self._arrays = [item.array for item in items]
         self._held = Held.of(plans, [item.immutable for item in items])
-        self._images: list[np.ndarray | None] | None = None
+        self._images: list[Image | None] | None = None
         self._end = contextlib.ExitStack()
         self._began = time.monotonic()
 
@@ -290,7 +288,7 @@ class CheckpointSave:
     def _needed_bytes(self, links: Links | None) -> int:
         """About what will be written; where that decides whether it fits, with a look at what can be linked."""
         needed = self._record.needed_bytes
-        free = self._run.store.free_bytes(self._run.path)
+        free = commit.free_bytes(self._run, needed)
         if links is None or free is None or free >= needed:
             return needed
         images = self._images or [None] * len(self._record.plans)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import holdfast
-from holdfast.engine import commit
+from holdfast.engine import removal
 from holdfast.storage import LocalStore, Location, Writer, local, resolve
 from support import read_file, write_file
 
@@ -519,7 +519,7 @@ def test_remove_tree_deletes_links_and_not_what_they_lead_to(root: Location, tmp
     os.symlink(kept, doomed / "link")
     os.symlink(kept / "file", doomed / "link2")
 
-    commit.remove_tree(root / "doomed")
+    removal.remove_tree(root / "doomed")
 
     assert not doomed.exists()
     assert (kept / "file").read_bytes() == b"1"

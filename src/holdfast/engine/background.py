@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-NICENESS = 5
-"""Of the thread, and of those that it starts: on a machine whose cores are all training, the save takes a quarter of one's time,
+NICENESS = 10
+"""Of the thread, and of those that it starts: on a machine whose cores are all training, the save takes a tenth of one's time,
 not an equal share. On one with a core to spare nothing changes (docs/design/006-asynchronous-saves.md)."""
 
 

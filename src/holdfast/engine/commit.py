@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
+from holdfast.engine import removal
 from holdfast.errors import DiskFullError, ForeignFolderError, HoldfastError, StorageError
 from holdfast.format import layout
 from holdfast.storage import Claim, Entry, Location
@@ -52,9 +53,18 @@ def check_space(parent: Location, needed_bytes: int) -> None:
     Raises:
         DiskFullError: less is free than needed.
     """
-    free = parent.store.free_bytes(parent.path)
+    free = free_bytes(parent, needed_bytes)
     if free is not None and free < needed_bytes:
         raise _full(parent, needed_bytes, free)
+
+
+def free_bytes(parent: Location, needed_bytes: int) -> int | None:
+    """Free space; if it is less than needed, what it is once this process's deletions have ended. None if that cannot be said."""
+    free = parent.store.free_bytes(parent.path)
+    if free is not None and free < needed_bytes:
+        removal.wait()
+        free = parent.store.free_bytes(parent.path)
+    return free
 
 
 def _full(parent: Location, needed_bytes: int, free: int | None) -> DiskFullError:
@@ -197,7 +207,7 @@ class Attempt:
                 # An interrupt may have come right after the two names were exchanged, before that could be noted: what stands
                 # here now is the old folder then, and must not be deleted before the exchange is durable.
                 self.parent.store.sync_folder(self.parent.path)
-                remove_tree(self.folder)
+                removal.remove_tree(self.folder)
         except OSError as error:
             log.warning("could not remove %s (%s); the next save will try again", self.folder, error)
         self._release()
@@ -233,23 +243,6 @@ def attempt(parent: Location, label: str, needed_bytes: int, *, in_advance: bool
             made.discard()
 
 
-def remove_tree(folder: Location) -> None:
-    """Delete a folder with all that is in it; what has vanished already is no error. Links are not followed."""
-    store = folder.store
-    try:
-        entries = store.list(folder.path)
-    except FileNotFoundError:
-        return
-    for entry in entries:
-        with contextlib.suppress(FileNotFoundError):
-            if entry.kind == "folder":
-                remove_tree(folder / entry.name)
-            else:
-                store.remove((folder / entry.name).path)
-    with contextlib.suppress(FileNotFoundError):
-        store.remove_folder(folder.path)
-
-
 def used_serials(run: Location) -> list[int]:
     """Every serial that a name in the run folder has, complete or not, and −1: a new one is greater than all of them."""
     found = [-1]
@@ -282,7 +275,7 @@ def list_or_empty(folder: Location) -> list[Entry]:
 
 
 def retire(folder: Location, label: str | int, *, unless_pinned: bool = False) -> bool:
-    """Delete a checkpoint: it is gone at once and for good, whenever the deletion of its files may end.
+    """Delete a checkpoint: it is gone at once and for good, whenever the deletion of its files may end (see `removal.wait`).
 
     Args:
         folder: the checkpoint.
@@ -300,7 +293,7 @@ def retire(folder: Location, label: str | int, *, unless_pinned: bool = False) -
         store.sync_folder(folder.parent.path)
         return False
     store.sync_folder(folder.parent.path)
-    remove_tree(trash)
+    removal.remove_soon(trash)
     return True
 
 
@@ -324,6 +317,8 @@ def sweep(parent: Location, name: str | None = None) -> None:
         if label != name if name is not None else layout.serial_of(layout.checkpoint_folder(label)) is None:
             continue
         folder = parent / entry.name
+        if removal.is_going(folder):
+            continue
         try:
             if (
                 not synced
@@ -331,10 +326,10 @@ def sweep(parent: Location, name: str | None = None) -> None:
                 parent.store.sync_folder(parent.path)
                 synced = True
             if entry.name.startswith(layout.TRASH_PREFIX):
-                remove_tree(folder)
+                removal.remove_soon(folder)
             elif entry.name.startswith(layout.PREVIOUS_PREFIX):
                 if parent.store.stat((parent / label).path) is not None:  # else it is the only one left
-                    remove_tree(folder)
+                    retire(folder, label)
             else:
                 _sweep_attempt(folder, label, entry.modified)
         except OSError as error:

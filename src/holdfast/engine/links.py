@@ -15,6 +15,7 @@ import numpy as np
 from holdfast.engine import arrays, buffers
 from holdfast.engine.catalog import Found
 from holdfast.engine.plan import FilePlan
+from holdfast.engine.snapshot import Image
 from holdfast.errors import FormatError
 from holdfast.format import layout
 from holdfast.format.digests import BLOCK_BYTES, file_digest, hasher, hexdigest
@@ -77,7 +78,7 @@ class Links:
             blocks = ()
         return Known(file, blocks)
 
-    def find(self, plan: FilePlan, values: Sequence[np.ndarray], image: np.ndarray | None) -> bool:
+    def find(self, plan: FilePlan, values: Sequence[np.ndarray], image: Image | None) -> bool:
         """Whether there is a file with the same bytes."""
         known = self.like(plan)
         return known is not None and known.matches(block_digests(plan, values, image), [])
@@ -129,28 +130,26 @@ def block_ends(plan: FilePlan, values: Sequence[np.ndarray]) -> Iterator[int]:
         at = stop
 
 
-def block_digests(plan: FilePlan, values: Sequence[np.ndarray], image: np.ndarray | None) -> Iterator[str]:
+def block_digests(plan: FilePlan, values: Sequence[np.ndarray], image: Image | None) -> Iterator[str]:
     """The digests of a file's blocks in their order, each made when it is asked for.
 
     Args:
         plan: of the file.
         values: the arrays that the plan's `members` count.
-        image: the bytes of the file, if there are such already.
+        image: the file, if there is a copy of the values already.
     """
-    at = len(plan.header)
-    memory = None if image is None else image.data
+    if image is not None:
+        yield from image.digests
+        return
     for i in plan.members:
         value = values[i]
-        flat, itemsize = arrays.flat_bytes(value) if memory is None else None, value.dtype.itemsize
+        flat, itemsize = arrays.flat_bytes(value), value.dtype.itemsize
         for start in range(0, value.nbytes, BLOCK_BYTES):
             stop = min(start + BLOCK_BYTES, value.nbytes)
-            if memory is not None:
-                yield hexdigest(memory[at + start : at + stop])
-            elif flat is not None:
+            if flat is not None:
                 yield hexdigest(flat[start:stop].data)
             else:
                 yield hexdigest(arrays.gather(value, start // itemsize, stop // itemsize).data)
-        at += value.nbytes
 
 
 def _is_sound(source: Location, file: File, blocks: Sequence[tuple[int, str]]) -> bool:

@@ -1,7 +1,7 @@
 """The write pipeline: one thread copies arrays into staging buffers and hashes them, others write the buffers to the disk.
 
     feeding thread:  array → copy a step into a buffer → hash that step while it is in the CPU's cache → full buffer → sink
-                     snapshot (an image of a file) → sink, and hash it while it is written: no copy is made of the copy
+                     snapshot (an image of a file, hashed when it was made) → sink: no copy is made of the copy
 
 What is hashed is the copy, so digest and file agree even if somebody changes the array meanwhile. Memory above the state is
 bounded by MAX_BUFFERS staging buffers. Where a file of the newest checkpoint has the same header, its digests are compared before
@@ -21,6 +21,7 @@ from holdfast.engine.links import Known, Links, block_digests, block_ends
 from holdfast.engine.plan import FilePlan
 from holdfast.engine.progress import Meter
 from holdfast.engine.sink import PAGE, OpenFile, Sink
+from holdfast.engine.snapshot import Image
 from holdfast.errors import StorageError
 from holdfast.format.digests import BLOCK_BYTES, block_count, file_digest, hasher, hexdigest
 from holdfast.format.manifest import File
@@ -102,8 +103,7 @@ class Pipeline:
         folder: where to; the files must not exist.
         plans: what goes where.
         values: the arrays that the plans' `members` count, of any strides and byte order.
-        images: for each plan its file's bytes, in memory that nobody changes, filled up with zeros to whole pages; None where
-            they are to be made of the arrays.
+        images: for each plan its file, in memory that nobody changes; None where it is to be made of the arrays.
         links: files that may be linked instead.
     """
 
@@ -113,7 +113,7 @@ class Pipeline:
         plans: Sequence[FilePlan],
         values: Sequence[np.ndarray],
         *,
-        images: Sequence[np.ndarray | None] | None = None,
+        images: Sequence[Image | None] | None = None,
         links: Links | None = None,
     ) -> None:
         self._folder, self._plans, self._values = folder, plans, values
@@ -152,7 +152,7 @@ class Pipeline:
         """Stop writing, if it goes on; no thread outlives this."""
         self._sink.close(abort=True)
 
-    def _write(self, plan: FilePlan, image: np.ndarray | None, meter: Meter) -> None:
+    def _write(self, plan: FilePlan, image: Image | None, meter: Meter) -> None:
         known = self._links.like(plan) if self._links else None
         seen: list[str] = []
         hashes = block_digests(plan, self._values, image)
@@ -164,12 +164,12 @@ class Pipeline:
             stream = _Stream(self._sink, file, meter)
             digests = _stream_file(stream, plan, self._values, len(self._written.files), self._written)
         else:
-            memory = image.data
+            memory = image.memory.data
             for at in range(0, plan.size, BLOCK_BYTES):
                 length = min(BLOCK_BYTES, plan.size - at)
                 self._sink.put_memory(file, memory[at:], length, at)
                 meter.add(length)
-            digests = [*seen, *hashes]  # hashed while it is being written
+            digests = list(image.digests)
             self._place(plan, digests)
         try:
             self._sink.finish(file)
