@@ -1,4 +1,4 @@
-"""Clocks, caches and memory: the instruments of the benchmark. Knows no library; needs Linux."""
+"""Clocks, caches, memory and comparison: the instruments of the benchmark. Knows no library; needs Linux."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -77,6 +77,20 @@ def warm_memory(size: int) -> None:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what the last region freed must not help the next
     np.empty(size, np.uint8)[::4096] = 1
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two float32 arrays hold the same bytes in the same shape."""
+    return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a.view(np.uint32), b.view(np.uint32))
+
+
+def differing(loaded: Mapping[str, np.ndarray], expected: Iterable[tuple[str, np.ndarray]]) -> int:
+    """How many arrays are missing, or not what is expected in every bit, or not expected at all."""
+    names, wrong = set(), 0
+    for name, array in expected:
+        names.add(name)
+        wrong += name not in loaded or not same_bits(loaded[name], array)
+    return wrong + len(loaded.keys() - names)
 
 
 def machine(folder: Path) -> dict[str, str]:

@@ -40,12 +40,12 @@ class Library:
     @classmethod
     def takes(cls, workload: str) -> bool:
         """Whether it is measured in a workload."""
-        beside = cls.save_beside is not Library.save_beside
-        return workload in cls.only if cls.only else workload != "train" or beside
+        return workload in cls.only if cls.only else workload != "train" or cls.has_own("save_beside")
 
-    def has_own(self, method: str) -> bool:
+    @classmethod
+    def has_own(cls, method: str) -> bool:
         """Whether the library has a call for this."""
-        return getattr(type(self), method) is not getattr(Library, method)
+        return getattr(cls, method) is not getattr(Library, method)
 
     def save(self, state: State, path: Path) -> None:
         """Save to a path that does not exist."""
@@ -83,6 +83,14 @@ class Library:
     def save_next(self, state: State, folder: Path, step: int) -> None:
         """Save after an earlier step."""
         self.save(state, folder / f"step-{step}{self.suffix}")
+
+    def save_frozen(self, base: State, rest: State, folder: Path, step: int) -> None:
+        """Save a base that training leaves alone, and the rest; both at every step."""
+        self.save_next({**base, **rest}, folder, step)
+
+    def load_next(self, state: State, folder: Path, step: int) -> None:
+        """Load what was saved at a step into arrays that exist."""
+        self.load_into(folder / f"step-{step}{self.suffix}", state)
 
 
 class Holdfast(Library):
@@ -128,7 +136,6 @@ class Holdfast(Library):
         """The memory of the snapshots, ready when it is needed."""
         self.manager = self.holdfast.CheckpointManager(folder / "run", max_to_keep=None)
         self.manager.prepare(state)
-        self.manager.save({"warm": np.zeros(1)}, 0, wait=False).result()
 
     def save_beside(self, state: State, folder: Path, step: int) -> Callable[[], bool]:
         """With the manager."""
@@ -142,6 +149,14 @@ class Holdfast(Library):
     def save_next(self, state: State, folder: Path, step: int) -> None:
         """With the manager."""
         self.manager.save(state, step)
+
+    def save_frozen(self, base: State, rest: State, folder: Path, step: int) -> None:
+        """With a word about what is frozen, as `requires_grad=False` says it of a tensor."""
+        self.manager.save({"base": self.holdfast.parameters(base, trainable=False), "rest": rest}, step)
+
+    def load_next(self, state: State, folder: Path, step: int) -> None:
+        """As a run is resumed."""
+        self.manager.restore(state, step=step, verify=self.verify)
 
 
 class HoldfastUnverified(Holdfast):
@@ -277,6 +292,38 @@ class TorchSave(Library):
         return {name: tensor.numpy() for name, tensor in self.torch.load(path, weights_only=True).items()}
 
 
+class SafetensorsTorch(TorchSave):
+    """safetensors.torch: its load_file, and a copy into the tensors that exist."""
+
+    name, package, suffix = "safetensors.torch", "safetensors", ".safetensors"
+    only = ("train",)  # elsewhere it is measured with NumPy's arrays
+
+    def __init__(self) -> None:
+        super().__init__()
+        import safetensors.torch
+
+        self.lib = safetensors.torch
+
+    @classmethod
+    def is_there(cls) -> bool:
+        """It needs both."""
+        return super().is_there() and Safetensors.is_there()
+
+    def save(self, state: State, path: Path) -> None:
+        """To one file."""
+        self.lib.save_file(self.tensors(state), path)
+
+    def read(self, path: Path) -> State:
+        """All of it."""
+        return {name: tensor.numpy() for name, tensor in self.lib.load_file(path).items()}
+
+    def load_into(self, path: Path, state: State) -> None:
+        """All of it, then tensor by tensor."""
+        targets = self.tensors(state)
+        for name, tensor in self.lib.load_file(path).items():
+            targets[name].copy_(tensor)
+
+
 class TorchDcp(TorchSave):
     """torch.distributed.checkpoint in one process."""
 
@@ -325,6 +372,41 @@ class TorchDcp(TorchSave):
         return state[name]
 
 
+class Torchsnapshot(TorchSave):
+    """torchsnapshot."""
+
+    name = module = "torchsnapshot"
+    suffix = ""
+    only = ("train",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        import torchsnapshot
+
+        self.lib = torchsnapshot
+
+    def part(self, state: State) -> dict:
+        """What it calls an app state."""
+        return {"state": self.lib.StateDict(**self.tensors(state))}
+
+    def save(self, state: State, path: Path) -> None:
+        """A folder."""
+        self.lib.Snapshot.take(str(path), self.part(state))
+
+    def save_beside(self, state: State, folder: Path, step: int) -> Callable[[], bool]:
+        """A thread of its own."""
+        pending = self.lib.Snapshot.async_take(str(folder / f"step-{step}"), self.part(state))
+
+        def is_over() -> bool:
+            return pending.done() and pending.wait() is not None
+
+        return is_over
+
+    def load_into(self, path: Path, state: State) -> None:
+        """Straight into the tensors."""
+        self.lib.Snapshot(str(path)).restore(self.part(state))
+
+
 class Orbax(Library):
     """orbax.checkpoint: asynchronous saves of a pytree."""
 
@@ -351,6 +433,16 @@ class Orbax(Library):
         """And wait."""
         self.save_beside(state, folder, step)()
 
+    def load_next(self, state: State, folder: Path, step: int) -> None:
+        """New arrays of the same shapes, and a copy."""
+        for name, array in self.saver.restore(
+            folder / f"step-{step}", args=self.ocp.args.StandardRestore(state)
+        ).items():
+            np.copyto(state[name], array)
 
-ALL = (Holdfast, HoldfastUnverified, Safetensors, Tensorstore, Savez, TorchSave, TorchDcp, Orbax)
+
+ALL = (
+    Holdfast, HoldfastUnverified, Safetensors, SafetensorsTorch, Tensorstore, Savez, TorchSave, TorchDcp, Torchsnapshot,
+    Orbax,
+)  # fmt: skip
 LIBRARIES = {c.name: c for c in ALL}

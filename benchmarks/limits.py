@@ -28,12 +28,15 @@ TITLES = {
     "copy_1": "memcpy between memory in use; 1 thread",
     "copy_2": "the same; 2 threads",
     "hash_1": "XXH3-128; 1 thread",
+    "slowdown_1": "a plain write by 1 thread",  # these are no rates, but shares; benchmarks.training measures them
+    "slowdown_2": "by 2 threads",
 }
 WRITE = ("write_direct_2", "write_direct_4", "write_buffered")
 COPY = ("copy_2",)
 READ_WARM = ("read_warm_1", "read_warm_2")
 READ_FRESH = ("read_warm_fresh_2",)
 READ_COLD = ("read_direct_2", "read_direct_4")
+SLOWDOWN = ("slowdown_1", "slowdown_2")
 
 
 def _on_threads(count: int, size: int, work: Callable[[int], object]) -> None:
@@ -56,7 +59,8 @@ def _open(path: Path, flags: int, *, direct: bool) -> int:
         raise
 
 
-def _write(path: Path, source: memoryview, threads: int, *, direct: bool) -> None:
+def write(path: Path, source: memoryview, threads: int, *, direct: bool) -> None:
+    """Write a new file, durably."""
     descriptor = _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, direct=direct)
     if direct:
         os.posix_fallocate(descriptor, 0, len(source))
@@ -71,19 +75,19 @@ def _read(path: Path, target: memoryview, threads: int, *, direct: bool = False)
     os.close(descriptor)
 
 
-def _memory(size: int) -> mmap.mmap:
+def memory(size: int) -> mmap.mmap:
     """Page-aligned, as direct I/O wants it, and in huge pages: scattered small ones halve what the disk takes (a request
     to it has room for so many pieces, here 254), and would flatter everybody's share of the limit.
     """
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
+    made = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    made.madvise(mmap.MADV_HUGEPAGE)
+    return made
 
 
 def measure(folder: Path, size: int, seed: int) -> dict[str, float]:
     """Bytes per second of each limit, on `size` bytes (a multiple of BLOCK)."""
     path, seconds = folder / "limit", {}
-    source, target = _memory(size), _memory(size)
+    source, target = memory(size), memory(size)
     a, b = np.frombuffer(source, np.uint8), np.frombuffer(target, np.uint8)
     np.random.default_rng(seed).random(out=a.view(np.float32), dtype=np.float32)
     b.fill(1)
@@ -104,7 +108,7 @@ def measure(folder: Path, size: int, seed: int) -> dict[str, float]:
         if not direct:
             warm_memory(3 * size // 2)
         with timed(seconds, key):
-            _write(path, memoryview(source), threads, direct=direct)
+            write(path, memoryview(source), threads, direct=direct)
     for threads in (2, 4):
         make_cold(path)
         with timed(seconds, f"read_direct_{threads}"):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MARKERS = "# A page\n\n<!-- bench:begin -->\nold\n<!-- bench:end -->\n\nThe end.\n"
 LIMITS = {"write_direct_2", "write_buffered", "read_direct_2", "read_warm_2", "copy_1", "hash_1"}
 WHOLE = {"save", "save_call", "save_memory", "load", "load_memory", "read", "read_memory", "one", "names", "disk"}
-TRAIN = {"stall", "stall_first", "beside", "slowdown", "train_save", "again", "again_part"}
+TRAIN = {"stall", "stall_first", "beside", "slowdown", "train_save", "train_load", "again", "again_part", "frozen_part"}
 FIGURES = {
     "train": TRAIN,
     "big": WHOLE | {"load_cold"},
@@ -62,6 +62,12 @@ def test_a_run_has_every_figure(results, library, workload):
         assert cell["error"] is None
         assert FIGURES[workload] - set(cell["metrics"]) == set()
         assert all(value >= 0 for key, value in cell["metrics"].items() if key != "slowdown")
+
+
+def test_plain_writes_beside_the_same_steps_are_measured_too(results):
+    (cell,) = [c for c in results["cells"] if (c["library"], c["workload"]) == ("limits", "train")]
+
+    assert set(cell["metrics"]) == {"slowdown_1", "slowdown_2"}
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md"])
