@@ -42,7 +42,44 @@ def test_saved_program_goes_on_bit_for_bit(tmp_path, file_format):
         fluid.load(net.main, str(tmp_path / "m"), net.exe)
     assert net.values() == expected
     assert net.train(batches(2, seed=1)) == losses
-    assert sorted(os.listdir(tmp_path)) == (["m"] if file_format == "holdfast" else ["m.pdopt", "m.pdparams"])
+    files = ["m"] if file_format == "holdfast" else ["m.pdmodel", "m.pdopt", "m.pdparams"]
+    assert sorted(os.listdir(tmp_path)) == files
+
+
+@pytest.mark.parametrize("end", [".pdparams", ".pdopt", ".pdmodel"])
+def test_any_file_of_a_save_stands_for_all(shared, tmp_path, end):
+    with fluid.scope_guard(shared.scope):
+        fluid.save(shared.main, tmp_path / "m", file_format="fluid")
+
+    with fluid.scope_guard(fluid.Scope()):
+        fluid.load(shared.main, f"{tmp_path}/m{end}", shared.exe)
+        assert values(fluid.global_scope(), shared.main) == shared.values()
+    assert fluid.load_program_state(f"{tmp_path}/m{end}").keys() == shared.values().keys()
+
+
+def test_saved_program_trains_on_without_the_code_that_built_it(tmp_path):
+    net, feeds = Trained(), batches(3, seed=1)
+    with fluid.scope_guard(net.scope):
+        fluid.save(net.main, tmp_path / "m", file_format="fluid")
+    program = fluid.Program.parse_from_string((tmp_path / "m.pdmodel").read_bytes())
+
+    with fluid.scope_guard(fluid.Scope()):
+        fluid.load(program, tmp_path / "m", net.exe)
+        losses = [net.exe.run(program, feed=feed, fetch_list=[net.loss.name])[0] for feed in feeds]
+    np.testing.assert_allclose(losses, [np.frombuffer(v, np.float32) for v in net.train(feeds)], rtol=1e-6)
+
+
+def test_program_that_fluid_has_no_operators_for_is_left_out_with_a_warning(fresh, tmp_path):
+    main, startup, exe = fresh
+    loss = fluid.layers.mean(fluid.layers.fc(fluid.layers.data("x", [2]), 1))
+    fluid.optimizer.SGD(fluid.layers.piecewise_decay([2], [0.1, 0.01])).minimize(loss)
+    exe.run(startup)
+    (tmp_path / "m.pdmodel").write_bytes(b"of another program")
+
+    with pytest.warns(fluid.HazardWarning, match=r"(?s)there is no .*m\.pdmodel: .*piecewise_rate") as caught:
+        fluid.save(main, tmp_path / "m", file_format="fluid")
+    assert caught[0].filename == __file__
+    assert sorted(os.listdir(tmp_path)) == ["m.pdopt", "m.pdparams"]
 
 
 def test_load_takes_what_fluid_io_saved(shared, tmp_path):

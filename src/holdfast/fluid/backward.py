@@ -12,8 +12,9 @@ from typing import Any
 
 from holdfast.fluid import registry
 from holdfast.fluid.core import is_floating
-from holdfast.fluid.framework import EMPTY, Block, Operator, OpRole, Parameter, Program, Variable, grad_var_name
+from holdfast.fluid.framework import Block, Operator, OpRole, Parameter, Program, Variable, grad_var_name
 from holdfast.fluid.infer import FORWARD, STRUCTURAL
+from holdfast.fluid.variable import EMPTY
 
 Callback = Callable[..., None]
 

@@ -54,6 +54,7 @@ def _copy(program: Program, keep: Callable[[Operator], bool]) -> Program:
                 if (made_by := block.find(name)) is not None:
                     made_by.op = op
     made.feeders = list(program.feeders)
+    made.feed_names, made.fetch_names = list(program.feed_names), list(program.fetch_names)
     return made
 
 
@@ -111,5 +112,8 @@ def prune(program: Program, targets: Any, feeds: Iterable[str] = ()) -> Program:
             if name not in named and not (name == RANDOM_STATE and any(uses_random_state(o) for o in made.all_ops())):
                 del each.vars[name]
     # A reader goes on feeding only what is still computed from all that it gives.
-    made.feeders = [f for f in made.feeders if set(f.names) <= set(made.global_block().vars) - fed]
+    known = made.global_block().vars
+    made.feeders = [f for f in made.feeders if set(f.names) <= set(known) - fed]
+    made.feed_names = [n for n in made.feed_names if n in known]
+    made.fetch_names = [n for n in made.fetch_names if n in known]
     return made

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from holdfast.fluid.checks import check_overwriting, warn_of_fresh_state
-from holdfast.fluid.core import CPUPlace, Place, to_numpy
+from holdfast.fluid.core import CPUPlace, EnforceNotMet, Place, to_numpy
 from holdfast.fluid.feeding import Expected, checked_feed
 from holdfast.fluid.fetched import counting
 from holdfast.fluid.framework import RANDOM_STATE, Program, Variable, default_main_program
-from holdfast.fluid.lowering import Analysis, analyse, lower
+from holdfast.fluid.lowering import Analysis, FetchError, analyse, lower
 from holdfast.fluid.profiler import record
+from holdfast.fluid.ranges import bounds
 from holdfast.fluid.scope import LoDTensor, Scope, ScopeVariable, global_scope
 
 __all__ = ["Executor", "global_scope"]
@@ -57,6 +58,7 @@ class Executor:
 
     Raises:
         RuntimeError: JAX sees no such device.
+        TypeError: it is no place.
 
     Example:
         >>> import numpy as np, holdfast.fluid as fluid
@@ -73,6 +75,8 @@ class Executor:
     """
 
     def __init__(self, place: Place | None = None) -> None:
+        if not isinstance(place, Place | None):
+            raise TypeError(f"an executor runs on a place such as fluid.CPUPlace(), not {place!r}")
         self.place = place or CPUPlace()
         self._device = self.place.device()
         self._closed = False
@@ -118,10 +122,16 @@ class Executor:
             A NumPy array for each entry of `fetch_list`, copied out of the scope. One of a single value counts as a number.
 
         Raises:
-            ValueError: feeds are missing, unknown, or of another dtype or shape; all of them are named.
-            RuntimeError: variables have no value yet, a startup program would overwrite what was loaded, or the executor
-                is closed.
+            FeedError: feeds are missing, unknown, of another dtype or shape, or hold numbers of rows or classes that there
+                are not; all of them are named.
+            FetchError: `fetch_list` names what the program does not have.
+            UninitializedError: variables have no value yet; all of them are named.
+            OperatorError: the shapes of what is fed do not fit together.
+            OverwriteError: a startup program would overwrite what was loaded.
+            RuntimeError: the executor is closed.
             fluid.core.EOFException: a reader of the program has come to its end.
+
+        Feed, fetch, uninitialised and operator errors are `fluid.core.EnforceNotMet`, which is what programs of Fluid catch.
         """
         if self._closed:
             raise RuntimeError("this executor was closed; make another fluid.Executor")
@@ -209,7 +219,7 @@ class Executor:
         compiled.started = True
 
 
-class UninitializedError(RuntimeError):
+class UninitializedError(EnforceNotMet):
     """Variables that a program reads have no value.
 
     Attributes:
@@ -234,15 +244,22 @@ def _compile(program: Program, feed: Mapping[str, Any], fetches: tuple[str, ...]
     analysis = analyse(program, fetches)
     unknown = [n for n in fetches if block.find(n) is None and scope.find_var(n) is None]
     if unknown:
-        raise ValueError(f"fetch_list names what is not in the program: {', '.join(unknown)}")
+        raise FetchError(f"fetch_list names what is not in the program: {', '.join(unknown)}")
     expected: dict[str, Expected] = {}
     held: list[str] = []
+    numbers = bounds(block)
     for name in analysis.reads:
         variable = block.find(name)
         fed = variable is not None and not variable.persistable and (variable.is_data or name in feed)
         if fed and (name in feed or scope.find_var(name) is None):
             assert variable is not None
-            expected[name] = Expected(name, to_numpy(variable.dtype), variable.shape, lod_level=variable.lod_level)
+            expected[name] = Expected(
+                name,
+                to_numpy(variable.dtype),
+                variable.shape,
+                lod_level=variable.lod_level,
+                bounds=numbers.get(name, ()),
+            )
         else:
             held.append(name)
     for name in feed:

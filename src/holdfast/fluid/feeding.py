@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from holdfast.fluid.core import EnforceNotMet
+from holdfast.fluid.ranges import Bound, problem
 from holdfast.fluid.scope import LoDTensor
 
 
@@ -22,6 +24,7 @@ class Expected:
         shape: -1 for any size; None for any shape.
         used: whether the program reads it at all.
         lod_level: 0: levels of detail are left out, as none of its operators looks at them.
+        bounds: of the numbers in it, if they are those of rows or classes. Looked at in NumPy arrays only: others may be far.
     """
 
     name: str
@@ -29,12 +32,13 @@ class Expected:
     shape: Sequence[int] | None
     used: bool = True
     lod_level: int = 0
+    bounds: tuple[Bound, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.dtype} {'of any shape' if self.shape is None else list(self.shape)}"
 
 
-class FeedError(ValueError):
+class FeedError(EnforceNotMet, ValueError):
     """Feeds do not fit the program.
 
     Attributes:
@@ -50,7 +54,7 @@ def checked_feed(expected: Mapping[str, Expected], feed: Mapping[str, Any]) -> l
     """The arrays for the data variables that a program reads, in its order.
 
     Raises:
-        FeedError: feeds are missing, unknown, or of another dtype or shape.
+        FeedError: feeds are missing, unknown, of another dtype or shape, or number rows or classes that there are not.
     """
     arrays, problems = [], []
     for name, wanted in expected.items():
@@ -70,7 +74,10 @@ def checked_feed(expected: Mapping[str, Expected], feed: Mapping[str, Any]) -> l
             len(shape) != len(fits) or any(n != m and m >= 0 for n, m in zip(shape, fits, strict=True))
         ):
             problems.append(_shape_problem(wanted.name, fits, shape))
-        elif wanted.used:
+            continue
+        if wanted.bounds and isinstance(value, np.ndarray):
+            problems += [text for bound in wanted.bounds if (text := problem(name, value, bound)) is not None]
+        if wanted.used:
             arrays.append(value)
     for name in feed:
         if name not in expected:

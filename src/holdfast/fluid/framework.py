@@ -1,17 +1,12 @@
-"""Program, Block, Operator, Variable and Parameter: what a model is before anything runs. Knows no values.
-
-A Parameter is a persistable Variable, and a persistable Variable lives across runs; every other is a temporary of one run.
-"""
+"""Program and Block: the model as a list of operators with their variables, before anything runs. Knows no values."""
 
 from __future__ import annotations
 
 import contextlib
-import enum
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from holdfast.fluid import registry, unique_name
+from holdfast.fluid import registry
 from holdfast.fluid.core import (
     CPUPlace,
     CUDAPinnedPlace,
@@ -21,6 +16,11 @@ from holdfast.fluid.core import (
     is_compiled_with_cuda,
     to_vartype,
 )
+from holdfast.fluid.operators import Operator, OpRole
+from holdfast.fluid.variable import Parameter, Variable, grad_var_name
+
+if TYPE_CHECKING:
+    from holdfast.fluid.description import ProgramDesc
 
 __all__ = [
     "Block", "CPUPlace", "CUDAPinnedPlace", "CUDAPlace", "OpRole", "Operator", "Parameter", "Program", "Variable",
@@ -28,262 +28,7 @@ __all__ = [
     "is_compiled_with_cuda", "name_scope", "program_guard",
 ]  # fmt: skip
 
-GRAD_SUFFIX = "@GRAD"
-EMPTY = "@EMPTY@"  # stands for a gradient that nobody needs
 RANDOM_STATE = "@RANDOM_STATE@"  # int64 (2,), the key of the random numbers of a program's next run
-
-
-class OpRole(enum.IntFlag):
-    """Why an operator is in a program; the numbers are Fluid's."""
-
-    Forward = 0
-    Backward = 1
-    Optimize = 2
-    RPC = 4
-    Dist = 8
-    LRSched = 16
-    Loss = 256
-
-
-def grad_var_name(name: str) -> str:
-    """The name of a variable's gradient."""
-    return name + GRAD_SUFFIX
-
-
-class Variable:
-    """A variable of a block: a name, and what is known of its value.
-
-    Attributes:
-        name: unique in its block.
-        shape: -1 for a dimension that is known at run time only, such as the batch; None if not known.
-        dtype: a `VarType`.
-        type: `VarType.LOD_TENSOR` for all that has a value.
-        lod_level: 0: ordinary tensors only.
-        persistable: whether it lives across runs. Setting it makes a temporary one that does.
-        stop_gradient: whether gradients end here.
-        is_data: whether it is fed.
-        error_clip: a rule of `fluid.clip` for its gradient.
-    """
-
-    def __init__(
-        self,
-        block: Block,
-        name: str | None = None,
-        shape: Sequence[int] | None = None,
-        dtype: Any = None,
-        type: VarType = VarType.LOD_TENSOR,
-        lod_level: int | None = None,
-        persistable: bool | None = None,
-        stop_gradient: bool = False,
-        is_data: bool = False,
-        initializer: Any = None,
-        **_: Any,
-    ) -> None:
-        self.block = block
-        self.name = name if name is not None else unique_name.generate("_generated_var")
-        self.shape: Any = None if shape is None else tuple(int(n) for n in shape)
-        self.dtype: Any = None if dtype is None else to_vartype(dtype)
-        self.type = type
-        self.lod_level = lod_level or 0
-        self._persistable = bool(persistable)
-        self.stop_gradient = stop_gradient
-        self.is_data = is_data
-        self.op: Operator | None = None
-        self.error_clip: Any = None
-        if initializer is not None:
-            initializer(self, block)
-
-    @property
-    def persistable(self) -> bool:
-        """Whether it lives across runs."""
-        return self._persistable
-
-    @persistable.setter
-    def persistable(self, value: bool) -> None:
-        if value != self._persistable:
-            self._persistable = value
-            self.block.program.changed()
-
-    @property
-    def desc(self) -> Variable:
-        """The variable itself: programs of the era call `var.desc.set_shape()` and the like."""
-        return self
-
-    def set_shape(self, shape: Sequence[int]) -> None:
-        """Say what the shape is, where the program knows better."""
-        self.shape = tuple(shape)
-
-    def set_error_clip(self, error_clip: Any) -> None:
-        """Limit the gradient of this variable by a rule such as `ErrorClipByValue`; call it before `minimize`."""
-        self.error_clip = error_clip
-
-    _set_error_clip = set_error_clip
-
-    def to_string(self, throw_on_error: bool = False, with_details: bool = False) -> str:
-        """The variable as a line of text."""
-        kind = "parameter" if isinstance(self, Parameter) else "persistable" if self.persistable else "var"
-        dtype = "?" if self.dtype is None else self.dtype.name.lower()
-        text = f"{kind} {self.name} : {dtype}{list(self.shape) if self.shape is not None else '?'}"
-        if isinstance(self, Parameter) and not self.trainable:
-            text += " not trainable"
-        return text + (" stop_gradient" if self.stop_gradient and with_details else "")
-
-    def __str__(self) -> str:
-        return self.to_string(with_details=True)
-
-    __repr__ = __str__
-
-    def __iter__(self) -> Iterator[Any]:
-        raise TypeError(f"variable {self.name} cannot be iterated over; use fluid.layers.unstack or split")
-
-
-class Parameter(Variable):
-    """A learned variable: persistable, with its initializer, learning rate and so on.
-
-    Attributes:
-        trainable: whether optimizers change it.
-        optimize_attr: `{"learning_rate": factor}`.
-        regularizer, gradient_clip_attr, do_model_average: as given in `ParamAttr`.
-        initializer: what fills it in the startup program; None if nothing does.
-    """
-
-    def __init__(
-        self,
-        block: Block,
-        shape: Sequence[int],
-        dtype: Any,
-        *,
-        trainable: bool = True,
-        optimize_attr: Mapping[str, Any] | None = None,
-        regularizer: Any = None,
-        gradient_clip_attr: Any = None,
-        do_model_average: bool | None = False,
-        initializer: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        if not shape:
-            raise ValueError("a parameter needs a shape; a scalar has [1]")
-        if any(n < 0 for n in shape):
-            raise ValueError(f"all dimensions of a parameter must be known, not {tuple(shape)}")
-        kwargs.pop("persistable", None)
-        super().__init__(block, shape=shape, dtype=dtype, persistable=True, **kwargs)
-        self.trainable = trainable
-        self.optimize_attr = dict(optimize_attr or {"learning_rate": 1.0})
-        self.regularizer = regularizer
-        self.gradient_clip_attr = gradient_clip_attr
-        self.do_model_average = do_model_average
-        self.initializer = initializer
-        self.is_distributed = False
-
-
-_uids = itertools.count(1)
-Names = dict[str, list[str]]
-
-
-def _names_of(given: Mapping[str, Any] | None) -> Names:
-    names: Names = {}
-    for slot, value in (given or {}).items():
-        values = value if isinstance(value, list | tuple) else [] if value is None else [value]
-        names[slot] = [v.name if isinstance(v, Variable) else str(v) for v in values]
-    return names
-
-
-class Operator:
-    """A call of an operator in a block: names of variables by slot, and attributes.
-
-    Attributes:
-        type: what `registry.find` knows.
-        inputs, outputs: names by slot.
-        attrs: plain values by name; `op_role` among them.
-        uid: stays the same in clones, where a gradient operator names its forward operator by it.
-    """
-
-    def __init__(
-        self,
-        block: Block,
-        type: str,
-        inputs: Mapping[str, Any] | None = None,
-        outputs: Mapping[str, Any] | None = None,
-        attrs: Mapping[str, Any] | None = None,
-        uid: int | None = None,
-    ) -> None:
-        self.block = block
-        self.type = type
-        self.inputs = _names_of(inputs)
-        self.outputs = _names_of(outputs)
-        self.attrs = {name: value for name, value in (attrs or {}).items() if value is not None}
-        self.attrs.setdefault("op_role", int(block.program._op_role))
-        self.uid = next(_uids) if uid is None else uid
-
-    @property
-    def role(self) -> OpRole:
-        """Why it is in the program."""
-        return OpRole(self.attrs.get("op_role", 0))
-
-    @property
-    def input_arg_names(self) -> list[str]:
-        """Names of all variables that it reads."""
-        return [name for names in self.inputs.values() for name in names]
-
-    @property
-    def output_arg_names(self) -> list[str]:
-        """Names of all variables that it writes."""
-        return [name for names in self.outputs.values() for name in names]
-
-    @property
-    def input_names(self) -> list[str]:
-        """Names of the input slots."""
-        return list(self.inputs)
-
-    @property
-    def output_names(self) -> list[str]:
-        """Names of the output slots."""
-        return list(self.outputs)
-
-    @property
-    def attr_names(self) -> list[str]:
-        """Names of the attributes."""
-        return list(self.attrs)
-
-    def input(self, name: str) -> list[str]:
-        """Names of the variables in an input slot."""
-        return list(self.inputs.get(name, []))
-
-    def output(self, name: str) -> list[str]:
-        """Names of the variables in an output slot."""
-        return list(self.outputs.get(name, []))
-
-    def attr(self, name: str) -> Any:
-        """The value of an attribute."""
-        return self.attrs[name]
-
-    def has_attr(self, name: str) -> bool:
-        """Whether the operator has the attribute."""
-        return name in self.attrs
-
-    def all_attrs(self) -> dict[str, Any]:
-        """Every attribute."""
-        return dict(self.attrs)
-
-    def set_attr(self, name: str, value: Any) -> None:
-        """Change an attribute."""
-        self.attrs[name] = value
-        self.block.program.changed()
-
-    _set_attr = set_attr
-
-    def sub_blocks(self) -> list[int]:
-        """Indices of the blocks that it runs."""
-        return [self.attrs["sub_block"]] if "sub_block" in self.attrs else []
-
-    def to_string(self, throw_on_error: bool = False) -> str:
-        """The operator as a line of text."""
-        shown = {k: v for k, v in sorted(self.attrs.items()) if k not in registry.IGNORED_ATTRS}
-        ins = ", ".join(f"{slot}={names}" for slot, names in self.inputs.items() if names)
-        outs = ", ".join(f"{slot}={names}" for slot, names in self.outputs.items() if names)
-        return f"{{{outs}}} = {self.type}({ins}){' ' + str(shown) if shown else ''}"
-
-    __str__ = __repr__ = to_string
 
 
 class Block:
@@ -471,6 +216,7 @@ class Program:
         blocks: the first is the global one.
         random_seed: 0: other random numbers in every process; else they are the same in all.
         feeders: readers that give every run its feed; see reader.py.
+        feed_names, fetch_names: what a program for prediction is fed with and gives, where that was said.
     """
 
     def __init__(self) -> None:
@@ -479,8 +225,9 @@ class Program:
         self._seed = 0
         self._op_role = OpRole.Forward
         self.version = 0
-        self.uid = next(_uids)
         self.feeders: list[Any] = []
+        self.feed_names: list[str] = []
+        self.fetch_names: list[str] = []
 
     def changed(self) -> None:
         """Note that what was compiled of this program is out of date."""
@@ -572,6 +319,34 @@ class Program:
         from holdfast.fluid.cloning import prune
 
         return prune(self, targets, feeds)
+
+    def _prune_with_input(self, feeded_var_names: Iterable[str], targets: Any) -> Program:
+        names = [feeded_var_names] if isinstance(feeded_var_names, str) else feeded_var_names
+        return self._prune(targets, names)
+
+    def _inference_optimize(self, prune_read_op: bool = True) -> Program:
+        made = self.clone(for_test=True)
+        if prune_read_op:
+            made.feeders.clear()
+        return made
+
+    @property
+    def desc(self) -> ProgramDesc:
+        """The program as what is stored of it."""
+        from holdfast.fluid.description import ProgramDesc
+
+        return ProgramDesc(self)
+
+    @staticmethod
+    def parse_from_string(binary_str: bytes) -> Program:
+        """The program in the bytes of a `__model__` or `.pdmodel` file, of Fluid's or of Holdfast's. Nothing in it is executed.
+
+        Raises:
+            FormatError, VersionError: the bytes are damaged, or hold operators or attributes that are not known here.
+        """
+        from holdfast.fluid.description import parsed
+
+        return parsed(binary_str)
 
     def to_string(self, throw_on_error: bool = False, with_details: bool = False) -> str:
         """The program as text."""

@@ -85,7 +85,7 @@ def infer(op: Operator) -> None:
         return  # the layer has said what is known
     except Exception as error:
         shown = ", ".join(f"{n} {_text(op.block.find(n))}" for n in op.input_arg_names)
-        raise ValueError(f"operator {op.type} does not fit its inputs ({shown}): {error}") from error
+        raise registry.OperatorError(f"operator {op.type} does not fit its inputs ({shown}): {error}") from error
     for slot, result in zip(definition.outputs, results, strict=True):
         found = result if slot.many else [result]
         for name, each in zip(op.outputs.get(slot.name, []), found, strict=False):

@@ -26,4 +26,4 @@ def embedding(
 
 def one_hot(input: Variable, depth: int, allow_out_of_range: bool = False) -> Variable:
     """Vectors of zeros with a one where the number stands, as one more dimension; the rest as in `fluid.layers.one_hot`."""
-    return add_one_hot("one_hot_v2", input, depth)
+    return add_one_hot("one_hot_v2", input, depth, allow_out_of_range)

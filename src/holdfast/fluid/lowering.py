@@ -15,12 +15,18 @@ import jax
 import jax.numpy as jnp
 
 from holdfast.fluid import registry
-from holdfast.fluid.framework import EMPTY, GRAD_SUFFIX, RANDOM_STATE, Block, Operator, Program, uses_random_state
+from holdfast.fluid.core import EnforceNotMet
+from holdfast.fluid.framework import RANDOM_STATE, Block, Operator, Program, uses_random_state
 from holdfast.fluid.infer import FORWARD, is_gradient
+from holdfast.fluid.variable import EMPTY, GRAD_SUFFIX
 
 Env = dict[str, Any]
 Group = dict[str, list[Any]]  # arrays by slot
 Position = tuple[str, int]  # slot and number in it
+
+
+class FetchError(EnforceNotMet, ValueError):
+    """A fetch list names what the program does not have, or does not compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ def lower(program: Program, fetches: Sequence[str], analysis: Analysis) -> Calla
         run.block(program.global_block(), env)
         missing = [name for name in fetches if name not in env]
         if missing:
-            raise ValueError(f"fetch_list names what the program does not compute: {', '.join(missing)}")
+            raise FetchError(f"fetch_list names what the program does not compute: {', '.join(missing)}")
         return [env[name] for name in fetches], {name: env[name] for name in analysis.writes}
 
     return function
@@ -117,14 +123,15 @@ class _Run:
                     self._gradient(op, env)
                 else:
                     self._forward(op, env)
+            except registry.OperatorError:
+                raise  # of a block inside
             except Exception as error:
-                if not getattr(error, "_holdfast_noted", False):
-                    shapes = ", ".join(
-                        f"{n} {list(env[n].shape)}" for n in op.input_arg_names if hasattr(env.get(n), "shape")
-                    )
-                    error.add_note(f"in operator {op.type}({shapes}) -> {', '.join(op.output_arg_names)}")
-                    error._holdfast_noted = True  # type: ignore[attr-defined]
-                raise
+                shapes = ", ".join(
+                    f"{n} {list(env[n].shape)}" for n in op.input_arg_names if hasattr(env.get(n), "shape")
+                )
+                raise registry.OperatorError(
+                    f"operator {op.type}({shapes}) -> {', '.join(op.output_arg_names)}: {error}"
+                ) from error
 
     def _key(self, op: Operator) -> Any:
         if not registry.exists(op.type) or not registry.find(op.type).random:

@@ -16,7 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from holdfast.fluid.core import EnforceNotMet
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class OperatorError(EnforceNotMet, ValueError):
+    """An operator does not fit its inputs: found while the program was built, or when a run knew their shapes."""
 
 
 class ValueDependentShape(ValueError):

@@ -12,14 +12,7 @@ __all__ = ["L1Decay", "L1DecayRegularizer", "L2Decay", "L2DecayRegularizer"]
 
 
 class WeightDecayRegularizer:
-    """Base of the rules; calling one adds the operators of the term for a parameter, and returns its variable."""
-
-    def __call__(self, param: Parameter, grad: Variable, block: Block) -> Variable:
-        raise NotImplementedError
-
-
-class L2DecayRegularizer(WeightDecayRegularizer):
-    """Adds `regularization_coeff * parameter` to the gradient.
+    """Base of the rules; calling one adds the operators of the term for a parameter, and returns its variable.
 
     Args:
         regularization_coeff: strength.
@@ -27,6 +20,16 @@ class L2DecayRegularizer(WeightDecayRegularizer):
 
     def __init__(self, regularization_coeff: float = 0.0) -> None:
         self._regularization_coeff = float(regularization_coeff)
+
+    def __call__(self, param: Parameter, grad: Variable, block: Block) -> Variable:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__.removesuffix('Regularizer')}, regularization_coeff={self._regularization_coeff:f}"
+
+
+class L2DecayRegularizer(WeightDecayRegularizer):
+    """Adds `regularization_coeff * parameter` to the gradient."""
 
     def __call__(self, param: Parameter, grad: Variable, block: Block) -> Variable:
         """See `WeightDecayRegularizer`."""
@@ -34,19 +37,9 @@ class L2DecayRegularizer(WeightDecayRegularizer):
         block.append_op("scale", {"X": param}, {"Out": term}, {"scale": self._regularization_coeff})
         return term
 
-    def __str__(self) -> str:
-        return f"L2Decay, regularization_coeff={self._regularization_coeff:f}"
-
 
 class L1DecayRegularizer(WeightDecayRegularizer):
-    """Adds `regularization_coeff * sign(parameter)` to the gradient.
-
-    Args:
-        regularization_coeff: strength.
-    """
-
-    def __init__(self, regularization_coeff: float = 0.0) -> None:
-        self._regularization_coeff = float(regularization_coeff)
+    """Adds `regularization_coeff * sign(parameter)` to the gradient."""
 
     def __call__(self, param: Parameter, grad: Variable, block: Block) -> Variable:
         """See `WeightDecayRegularizer`."""
@@ -54,9 +47,6 @@ class L1DecayRegularizer(WeightDecayRegularizer):
         block.append_op("sign", {"X": param}, {"Out": term})
         block.append_op("scale", {"X": term}, {"Out": term}, {"scale": self._regularization_coeff})
         return term
-
-    def __str__(self) -> str:
-        return f"L1Decay, regularization_coeff={self._regularization_coeff:f}"
 
 
 L1Decay = L1DecayRegularizer

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -18,15 +17,6 @@ DESCRIBED_WRONGLY = (
     "dropout_0.tmp_1",
     "dropout_1.tmp_1",
 )
-
-
-@pytest.fixture(autouse=True)
-def quick_compiler():
-    """These programs run twice: most of the time would go into optimizing them."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def described(variables):

@@ -1,4 +1,4 @@
-"""save_inference_model and load_inference_model, in Holdfast's form and in Fluid's."""
+"""save_inference_model, in Holdfast's form and in Fluid's, and what is saved of whole and pruned programs."""
 
 import json
 import os
@@ -6,41 +6,25 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
+from tests.fluid.io.small_model import X, predicted, save
 from tests.fluid.trained import Trained, batches
 
 import holdfast
 import holdfast.fluid as fluid
 from holdfast.errors import (
     CheckpointNotFoundError,
-    CorruptCheckpointError,
     ForeignFolderError,
     FormatError,
-    VersionError,
 )
 
 FIXTURES = Path(__file__).parents[2] / "fixtures/fluid-1.8.5"
-X = batches(1, seed=5)[0]["x"]
 
 
 @pytest.fixture(scope="module")
 def shared():
     return Trained()
-
-
-def save(net, path, *args, **kwargs):
-    with fluid.scope_guard(net.scope):
-        return fluid.io.save_inference_model(path, ["x"], [net.prediction], net.exe, net.main, *args, **kwargs)
-
-
-def predicted(net, path, *args, x=X):
-    with fluid.scope_guard(fluid.Scope()):
-        program, feeds, fetches = fluid.io.load_inference_model(path, net.exe, *args)
-        assert feeds == ["x"]
-        assert [v.name for v in fetches] == [net.prediction.name]
-        return net.exe.run(program, feed={"x": x}, fetch_list=fetches)[0]
 
 
 @pytest.mark.parametrize("file_format", ["holdfast", "fluid"])
@@ -187,9 +171,38 @@ def test_program_only_leaves_the_parameters_out(shared, tmp_path):
         predicted(shared, tmp_path / "m")
 
 
-def test_whole_programs_are_not_exported(shared, tmp_path):
-    with pytest.raises(NotImplementedError, match="save_checkpoint"):
-        save(shared, tmp_path / "m", export_for_deployment=False)
+@pytest.mark.parametrize("file_format", ["holdfast", "fluid"])
+@pytest.mark.parametrize("names", [(), ("model", "params")], ids=str)
+def test_whole_program_is_saved_to_train_further(tmp_path, file_format, names):
+    net, folder = Trained(), tmp_path / "m"
+    with fluid.scope_guard(net.scope):
+        made = fluid.io.save_inference_model(
+            folder, [], [], net.exe, net.main, *names, export_for_deployment=False, file_format=file_format
+        )
+    before = net.values()
+
+    assert made == []
+    program = fluid.Program.parse_from_string(
+        (folder / f"{names[0] if names else '__model__'}.main_program").read_bytes()
+    )
+    assert {p.name for p in program.all_parameters()} == {p.name for p in net.main.all_parameters()}
+    with fluid.scope_guard(fluid.Scope()):
+        fluid.io.load_persistables(net.exe, folder, program, filename=names[1] if names else None)
+        feeds = batches(3, seed=1)
+        losses = [net.exe.run(program, feed=feed, fetch_list=[net.loss.name])[0] for feed in feeds]
+    assert net.values() == before
+    np.testing.assert_allclose(losses, [np.frombuffer(v, np.float32) for v in net.train(feeds)], rtol=1e-6)
+
+
+def test_whole_program_that_fluid_has_no_operators_for_is_refused(fresh, tmp_path):
+    main, startup, exe = fresh
+    loss = fluid.layers.mean(fluid.layers.fc(fluid.layers.data("x", [2]), 1))
+    fluid.optimizer.SGD(fluid.layers.piecewise_decay([2], [0.1, 0.01])).minimize(loss)
+    exe.run(startup)
+
+    with pytest.raises(FormatError, match="operator piecewise_rate is Holdfast's own"):
+        fluid.io.save_inference_model(tmp_path / "m", [], [], exe, main, export_for_deployment=False)
+    assert not (tmp_path / "m").exists()
 
 
 def test_foreign_folder_is_left_alone(shared, tmp_path):
@@ -218,168 +231,59 @@ def test_names_of_files_that_cannot_be_are_refused(shared, tmp_path):
             save(shared, tmp_path / "m", *names)
 
 
-def test_absent_model_says_what_is_there(shared, tmp_path):
-    with pytest.raises(CheckpointNotFoundError, match="does not exist"):
-        predicted(shared, tmp_path / "m")
-    save(shared, tmp_path / "m", "net")
-    with pytest.raises(CheckpointNotFoundError, match="perhaps model_filename='net'"):
-        predicted(shared, tmp_path / "m")
+def test_counts_of_auc_are_warned_of_until_they_are_zeros(fresh, tmp_path):
+    main, startup, exe = fresh
+    x, y = fluid.layers.data("x", [2]), fluid.layers.data("y", [1], dtype="int64")
+    prediction = fluid.layers.fc(x, 2, act="softmax")
+    auc, _, states = fluid.layers.auc(prediction, y, num_thresholds=20)
+    exe.run(startup)
+    fed = {"x": np.ones((3, 2), np.float32), "y": np.array([[0], [1], [1]])}
+    exe.run(main, feed=fed)
+
+    with pytest.warns(fluid.HazardWarning, match="counts of auc in _generated_var_2, .*set them to zeros") as caught:
+        fluid.io.save_inference_model(tmp_path / "m", ["x", "y"], [prediction, auc], exe, main)
+    assert caught[0].filename == __file__
+    fluid.io.save_inference_model(tmp_path / "m", ["x"], [prediction], exe, main)
+    for state in states:
+        tensor = fluid.global_scope().find_var(state.name).get_tensor()
+        tensor.set(np.zeros_like(np.asarray(tensor)))
+    fluid.io.save_inference_model(tmp_path / "m", ["x", "y"], [prediction, auc], exe, main)
 
 
-def changed(path, change):
-    """The document after a change of its program, without its digest."""
-    document = json.loads(path.read_text())
-    del document["digest"]
-    change(document)
-    path.write_text(json.dumps(document))
+def test_pruned_program_with_its_ends_is_saved_as_programs_of_the_era_do(shared, tmp_path):
+    pruned = shared.main._prune_with_input(["x"], [shared.prediction])._inference_optimize(prune_read_op=True)
+    fluid.io.prepend_feed_ops(pruned, ["x"])
+    fluid.io.append_fetch_ops(pruned, [shared.prediction.name])
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "__model__").write_bytes(pruned.desc.serialize_to_string())
+    with fluid.scope_guard(shared.scope):
+        fluid.io.save_persistables(shared.exe, tmp_path / "m" / "params", pruned)
+
+    assert [op.type for op in pruned.all_ops()].count("momentum") == 0
+    assert pruned.desc.get_feed_target_names() == ["x"]
+    assert pruned.clone().desc.get_fetch_target_names() == [shared.prediction.name]
+    np.testing.assert_array_equal(predicted(shared, tmp_path / "m", None, "params"), shared.predict(X))
 
 
-def variable(program, name):
-    return next(v for v in program["blocks"][0]["variables"] if v["name"] == name)
+def test_ends_of_a_program_are_variables_of_it(shared):
+    program = shared.main.clone(for_test=True)
+    fluid.io.prepend_feed_ops(program, [])
+    for call in (fluid.io.prepend_feed_ops, fluid.io.append_fetch_ops):
+        with pytest.raises(ValueError, match="var nope not in this block"):
+            call(program, ["nope"])
+    assert program.desc.get_feed_target_names() == program.desc.get_fetch_target_names() == []
 
 
-HOSTILE = {
-    "unknown operator": (lambda p: p["blocks"][0]["operators"][0].update(type="os_system"), "no operator 'os_system'"),
-    "unknown attribute": (
-        lambda p: p["blocks"][0]["operators"][0].update(attrs={"x_num_col_dims": 1, "command": "rm"}),
-        "(?s)operator mul.*no attribute 'command'",
-    ),
-    "unknown slot": (lambda p: p["blocks"][0]["operators"][0]["inputs"].update(W=["x"]), "no input slot 'W'"),
-    "unknown variable": (lambda p: p["blocks"][0]["operators"][0]["inputs"].update(X=["q"]), "variable 'q'"),
-    "unknown output": (lambda p: p["blocks"][0]["operators"][0]["outputs"].update(Out=["q"]), "no variable.*q"),
-    "unknown dtype": (lambda p: p["blocks"][0]["variables"][0].update(dtype="FP128"), "FP128"),
-    "variable twice": (lambda p: p["blocks"][0]["variables"].append(p["blocks"][0]["variables"][0]), "twice"),
-    "unknown field": (lambda p: p.update(code="print()"), "unknown field `code`"),
-    "no block": (lambda p: p.update(blocks=[]), "no global block"),
-    "loop of blocks": (
-        lambda p: p["blocks"].append({"parent": 1, "variables": [], "operators": []}),
-        "block 1 stands in",
-    ),
-    "unknown feed": (lambda p: p.update(feeds=["q"]), "'q' is fed or fetched"),
-    "parameters outside": (lambda p: p.update(params=".."), "outside of the folder"),
-    "bad shapes": (lambda p: variable(p, "fc_0.w_0").update(shape=[7, 8]), "operator mul does not fit its inputs"),
-}
-
-
-@pytest.mark.parametrize("case", HOSTILE)
-def test_malformed_program_is_refused(shared, tmp_path, case):
-    change, match = HOSTILE[case]
+def test_loaded_program_knows_its_ends_and_gives_its_bytes(shared, tmp_path):
     save(shared, tmp_path / "m")
-    changed(tmp_path / "m" / "__model__", lambda document: change(document["program"]))
+    with fluid.scope_guard(fluid.Scope()):
+        program, feeds, fetches = fluid.io.load_inference_model(tmp_path / "m", shared.exe)
+    again = fluid.Program.parse_from_string(program.desc.serialize_to_string())
 
-    with fluid.scope_guard(fluid.Scope()), pytest.raises(ValueError, match=match):
-        fluid.io.load_inference_model(tmp_path / "m", shared.exe)
-
-
-def test_every_problem_of_a_program_is_listed(shared, tmp_path):
-    save(shared, tmp_path / "m")
-
-    def change(document):
-        for op in document["program"]["blocks"][0]["operators"][:2]:
-            op["type"] = "no_" + op["type"]
-
-    changed(tmp_path / "m" / "__model__", change)
-    with pytest.raises(FormatError, match=r"(?s)2 problem.*no_mul.*no_elementwise_add"):
-        predicted(shared, tmp_path / "m")
-
-
-def test_flipped_byte_in_the_program_is_found(shared, tmp_path):
-    save(shared, tmp_path / "m")
-    path = tmp_path / "m" / "__model__"
-    text = path.read_text()
-    path.write_text(text.replace('"x_num_col_dims":1', '"x_num_col_dims":2', 1))
-
-    with pytest.raises(FormatError, match="digest"):
-        predicted(shared, tmp_path / "m")
-
-
-def test_flipped_byte_in_the_parameters_is_found(shared, tmp_path):
-    save(shared, tmp_path / "m")
-    path = tmp_path / "m" / "model.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-
-    with pytest.raises(CorruptCheckpointError):
-        predicted(shared, tmp_path / "m")
-
-
-def test_newer_version_is_told_apart(shared, tmp_path):
-    save(shared, tmp_path / "m")
-    changed(tmp_path / "m" / "__model__", lambda document: document.update(version=2, more="of it"))
-
-    with pytest.raises(VersionError, match="version 2"):
-        predicted(shared, tmp_path / "m")
-
-
-@pytest.mark.parametrize("data", [b"{}", b"{", b'{"format": "x", "version": 1}', b"\x00" * 40, b"[" * 9000, b"{\xff}"])
-def test_what_is_no_program_is_refused(shared, tmp_path, data):
-    save(shared, tmp_path / "m")
-    (tmp_path / "m" / "__model__").write_bytes(data)
-
-    with pytest.raises(FormatError):
-        predicted(shared, tmp_path / "m")
-
-
-def test_attributes_that_json_lacks_come_back(tmp_path):
-    from holdfast.fluid.io import program_json
-
-    program = fluid.Program()
-    with fluid.program_guard(program, fluid.Program()), fluid.unique_name.guard():
-        x = fluid.layers.data("x", [2])
-        fluid.layers.scale(x, scale=float("inf"), bias=-0.0)
-    record = program_json.ProgramRecord(
-        ["x"], ["scale_0.tmp_0"], "", program_json.StableHLO(None), program_json.blocks_of(program)
-    )
-    again = program_json.program_of(program_json.from_bytes(program_json.to_bytes(record), "m"), "m")
-
-    attrs = again.global_block().ops[0].attrs
-    assert attrs["scale"] == float("inf")
-    assert str(attrs["bias"]) == "-0.0"
-    assert msgspec.json.decode(program_json.to_bytes(record))["program"]["blocks"]
-
-
-OLD = [
-    ("save_inference_model", ()),
-    ("save_inference_model_combined", ("model.pb", "weights.bin")),
-    ("save_inference_model_embedding", ()),
-]
-
-
-@pytest.mark.parametrize(("name", "files"), OLD, ids=[name for name, _ in OLD])
-def test_real_models_of_fluid_give_the_recorded_predictions(name, files, tmp_path):
-    expected = json.loads((FIXTURES / name / "expected.json").read_text())
-    exe = fluid.Executor(fluid.CPUPlace())
-    with np.load(FIXTURES / name / "expected.npz") as arrays, fluid.scope_guard(fluid.Scope()):
-        program, feeds, fetches = fluid.io.load_inference_model(FIXTURES / name / "model", exe, *files)
-        feed = {n: arrays[key] for n, key in expected["predict"]["feed"].items()}
-        outs = exe.run(program, feed=feed, fetch_list=fetches)
-
-        assert feeds == expected["feed_target_names"]
-        assert [v.name for v in fetches] == expected["fetch_target_names"]
-        for variable, out in zip(fetches, outs, strict=True):
-            np.testing.assert_allclose(out, arrays[expected["predict"]["fetch"][variable.name]], rtol=2e-5, atol=1e-6)
-        for file_format in ("holdfast", "fluid"):  # and once more through our own files
-            fluid.io.save_inference_model(tmp_path / file_format, feeds, fetches, exe, program, file_format=file_format)
-            with fluid.scope_guard(fluid.Scope()):
-                program2, _, fetches2 = fluid.io.load_inference_model(tmp_path / file_format, exe)
-                for a, b in zip(outs, exe.run(program2, feed=feed, fetch_list=fetches2), strict=True):
-                    np.testing.assert_array_equal(a, b)
-
-
-def test_attribute_of_fluid_that_changes_values_is_refused_by_name(tmp_path):
-    from holdfast.interop import program_wire
-    from holdfast.interop.program_desc import Attr, AttrCode
-
-    desc = program_wire.read_file(FIXTURES / "save_inference_model" / "model" / "__model__")
-    conv = next(op for op in desc.blocks[0].ops if op.type == "conv2d")
-    next(a for a in conv.attrs if a.name == "fuse_relu").b = True
-    conv.attrs.append(Attr.of("mystery", AttrCode.INT, 3))
-    (tmp_path / "__model__").write_bytes(program_wire.to_bytes(desc))
-
-    exe = fluid.Executor(fluid.CPUPlace())
-    with pytest.raises(FormatError, match=r"(?s)conv2d: attribute 'fuse_relu' = True.*conv2d: attribute 'mystery' = 3"):
-        fluid.io.load_inference_model(tmp_path, exe)
+    assert again.desc.get_feed_target_names() == feeds
+    assert again.desc.get_fetch_target_names() == [v.name for v in fetches]
+    for found, expected in zip(again.all_ops(), program.all_ops(), strict=True):
+        assert (found.type, found.inputs, found.outputs) == (expected.type, expected.inputs, expected.outputs)
 
 
 def test_crash_between_two_saves_leaves_a_whole_model(shared, tmp_path, monkeypatch):

@@ -243,6 +243,19 @@ def exists_in(folder):
     return lambda var: os.path.exists(os.path.join(folder, var.name))
 
 
+def test_value_of_a_parameter_is_a_copy_or_refused(net):
+    with fluid.scope_guard(net.scope):
+        weight = net.main.global_block().var("fc_0.w_0")
+        value = fluid.io.get_parameter_value(weight, net.exe)
+        assert value.tobytes() == net.values()["fc_0.w_0"]
+        value[:] = 0
+        assert fluid.io.get_parameter_value_by_name("fc_0.w_0", net.exe, net.main).any()
+        with pytest.raises(AssertionError, match="x is no parameter"):
+            fluid.io.get_parameter_value(net.main.global_block().var("x"), net.exe)
+        with pytest.raises(ValueError, match="var nope not in this block"):
+            fluid.io.get_parameter_value_by_name("nope", net.exe, net.main)
+
+
 def test_predicate_of_existing_files_loads_what_is_there_and_names_the_rest(net, tmp_path):
     saved(net, "save_vars", tmp_path / "p", vars=["fc_0.w_0", "fc_0.b_0"], file_format="fluid")
     expected = np.asarray(net.scope.find_var("fc_0.w_0").held).tobytes()

@@ -9,6 +9,8 @@ import pytest
 
 import holdfast.fluid as fluid
 
+pytestmark = pytest.mark.usefixtures("no_drawing")
+
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 _spec = importlib.util.spec_from_file_location("optimizer_cases", GOLDEN / "cases.py")
 cases = importlib.util.module_from_spec(_spec)
@@ -25,15 +27,6 @@ OTHER_TEMPORARIES = {
     "warmup": "one operator instead of blocks with conditions",
     "warmup_piecewise": "one operator instead of blocks with conditions",
 }
-
-
-@pytest.fixture(autouse=True)
-def no_drawing():
-    """Parameters take the recorded values anyway, and random operators are what takes longest to compile."""
-    zeros = fluid.initializer.Constant(0.0)
-    fluid.initializer.set_global_initializer(zeros, zeros)
-    yield
-    fluid.initializer.set_global_initializer(None)
 
 
 def put(recorded):

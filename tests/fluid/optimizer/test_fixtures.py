@@ -8,17 +8,9 @@ import pytest
 
 import holdfast.fluid as fluid
 
+pytestmark = pytest.mark.usefixtures("no_drawing")
 FIXTURES = pathlib.Path(__file__).parents[2] / "fixtures" / "fluid-1.8.5"
 L = fluid.layers
-
-
-@pytest.fixture(autouse=True)
-def no_drawing():
-    """Parameters take Fluid's values anyway, and random operators are what takes longest to compile."""
-    zeros = fluid.initializer.Constant(0.0)
-    fluid.initializer.set_global_initializer(zeros, zeros)
-    yield
-    fluid.initializer.set_global_initializer(None)
 
 
 def mlp():

@@ -9,13 +9,10 @@ from holdfast.fluid.io.checkpoints import (
     save_checkpoint,
     save_persist_vars_without_grad,
 )
+from holdfast.fluid.io.ends import append_fetch_ops, prepend_feed_ops
 from holdfast.fluid.io.held import UnsavableError
-from holdfast.fluid.io.inference import (
-    ScopeConflictError,
-    get_inference_program,
-    load_inference_model,
-    save_inference_model,
-)
+from holdfast.fluid.io.inference import get_inference_program, save_inference_model
+from holdfast.fluid.io.inference_loading import ScopeConflictError, load_inference_model
 from holdfast.fluid.io.selecting import (
     get_program_parameter,
     get_program_persistable_vars,
@@ -26,6 +23,8 @@ from holdfast.fluid.io.selecting import (
 )
 from holdfast.fluid.io.sources import saved_names
 from holdfast.fluid.io.variables import (
+    get_parameter_value,
+    get_parameter_value_by_name,
     load_params,
     load_persistables,
     load_vars,
@@ -55,6 +54,7 @@ __all__ = [
     "PyReader",
     "ScopeConflictError",
     "UnsavableError",
+    "append_fetch_ops",
     "batch",
     "buffered",
     "cache",
@@ -64,6 +64,8 @@ __all__ = [
     "firstn",
     "get_inference_program",
     "get_latest_checkpoint_serial",
+    "get_parameter_value",
+    "get_parameter_value_by_name",
     "get_program_parameter",
     "get_program_persistable_vars",
     "is_belong_to_optimizer",
@@ -81,6 +83,7 @@ __all__ = [
     "load_vars",
     "map_readers",
     "multiprocess_reader",
+    "prepend_feed_ops",
     "save",
     "save_checkpoint",
     "save_inference_model",

@@ -24,6 +24,7 @@ from holdfast.errors import (
 from holdfast.fluid.checks import some
 from holdfast.fluid.framework import Program, Variable
 from holdfast.fluid.io import held
+from holdfast.fluid.io.failures import enforced
 from holdfast.fluid.io.held import gather, state_of, tensors_of
 from holdfast.fluid.io.selecting import is_checkpoint_variable, program_of, select
 from holdfast.fluid.io.sources import OfFolder, OfHoldfast, Source
@@ -89,11 +90,12 @@ def save_checkpoint(
             f"trainer_id={trainer_id!r}: only trainer 0 can save; checkpoints of several trainers are not supported yet"
         )
     run, program = _run_folder(checkpoint_dir), program_of(main_program)
-    if not is_fluid_format(file_format):
-        return commit(run, program, trainer_args, max_num_checkpoints, {}, stacklevel=3)
-    found = _gathered(program, lod=True)
-    held.warn_of_nan(held.with_nan(found), "save_checkpoint", stacklevel=2)
-    return _save_tree(run, tensors_of(found), trainer_args, max_num_checkpoints)
+    with enforced():
+        if not is_fluid_format(file_format):
+            return commit(run, program, trainer_args, max_num_checkpoints, {}, stacklevel=3)
+        found = _gathered(program, lod=True)
+        held.warn_of_nan(held.with_nan(found), "save_checkpoint", stacklevel=2)
+        return _save_tree(run, tensors_of(found), trainer_args, max_num_checkpoints)
 
 
 def commit(
@@ -175,7 +177,8 @@ def load_checkpoint(
     Warns:
         HazardWarning: the checkpoint is of Fluid's, without the state of random numbers.
     """
-    restore(executor, _run_folder(checkpoint_dir), serial, program_of(main_program), stacklevel=3)
+    with enforced():
+        restore(executor, _run_folder(checkpoint_dir), serial, program_of(main_program), stacklevel=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +302,7 @@ def load_trainer_args(
         ValueError: the checkpoint has no such trainer, or no arguments of these names; all are named.
     """
     run = _run_folder(checkpoint_dir)
-    with _opened(run, serial) as (source, number):
+    with enforced(), _opened(run, serial) as (source, number):
         held_args, _ = _trainer_of(source, run, number, trainer_id)
     named = held_args if isinstance(held_args, Mapping) else {}
     if absent := [name for name in trainer_args if name not in named]:

@@ -199,6 +199,7 @@ def program_of(record: ProgramRecord, path: str) -> Program:
         f"{n!r} is fed or fetched, and no variable of it" for n in (*record.feeds, *record.fetches) if n not in known
     ]
     raise_problems(path, problems)
+    made.feed_names, made.fetch_names = list(record.feeds), list(record.fetches)
     return made
 
 

@@ -7,12 +7,16 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 import holdfast
 from holdfast.errors import MismatchError
 from holdfast.fluid.checks import HazardWarning, some, warn_of_updates
 from holdfast.fluid.framework import RANDOM_STATE, Parameter, Program, Variable
 from holdfast.fluid.io import held
+from holdfast.fluid.io.failures import enforced
 from holdfast.fluid.io.held import gather, state_of, tensors_of
+from holdfast.fluid.io.in_memory import bytes_of
 from holdfast.fluid.io.selecting import Predicate, is_parameter, is_persistable, program_of, select
 from holdfast.fluid.io.sources import OfCombined, OfHoldfast, Source, opened, place_of
 from holdfast.fluid.scope import global_scope
@@ -31,17 +35,21 @@ def save_vars(
     filename: str | None = None,
     *,
     file_format: FileFormat = "holdfast",
-) -> None:
+) -> bytes | None:
     """Save chosen variables of a program out of the scope: durable when this returns, and whole at every instant.
 
     Args:
         executor: not used for its programs; Fluid's signature has it.
-        dirname: becomes a folder as `holdfast.save_vars` makes it. A save that is there is replaced as a whole.
+        dirname: becomes a folder as `holdfast.save_vars` makes it. A save that is there is replaced as a whole. None, without
+            a `filename`: nothing is written, and the bytes of Fluid's combined file are returned.
         main_program: a Program or CompiledProgram; None for the default one.
         vars: variables or names; not together with `predicate`.
         predicate: chooses among the persistables. Without both, all persistables are saved.
         filename: the save becomes `dirname/filename`, so that several can lie in one folder.
         file_format: `"fluid"` writes Fluid's own files: one for each variable, or a combined one if `filename` is given.
+
+    Returns:
+        None, or the bytes if `dirname` is None.
 
     Raises:
         UnsavableError: variables have no value, or another dtype or shape than the program says; all are named.
@@ -49,6 +57,11 @@ def save_vars(
         ForeignFolderError: the folder holds what is not a save of this kind.
         ValueError: nothing is chosen, or `vars` names temporaries or what is not there.
         StorageError, DiskFullError: the system refused; what was there is still there.
+
+    All but the ValueError are `fluid.core.EnforceNotMet`, which is what programs of Fluid catch; so it is with loads.
+
+    Warns:
+        HazardWarning: variables hold NaN, or nothing is written as `dirname` is None.
 
     Example:
         >>> import holdfast.fluid as fluid
@@ -63,7 +76,7 @@ def save_vars(
         ['fc_0.w_0']
     """
     program = program_of(main_program)
-    _save("save_vars", dirname, program, select(program, predicate, vars), filename, file_format)
+    return _save("save_vars", dirname, program, select(program, predicate, vars), filename, file_format)
 
 
 def save_params(
@@ -73,10 +86,10 @@ def save_params(
     filename: str | None = None,
     *,
     file_format: FileFormat = "holdfast",
-) -> None:
+) -> bytes | None:
     """Save the parameters of a program, for prediction; like `save_vars` in everything else."""
     program = program_of(main_program)
-    _save("save_params", dirname, program, select(program, is_parameter), filename, file_format)
+    return _save("save_params", dirname, program, select(program, is_parameter), filename, file_format)
 
 
 def save_persistables(
@@ -86,10 +99,10 @@ def save_persistables(
     filename: str | None = None,
     *,
     file_format: FileFormat = "holdfast",
-) -> None:
+) -> bytes | None:
     """Save every persistable of a program, accumulators and counters too; like `save_vars` in everything else."""
     program = program_of(main_program)
-    _save("save_persistables", dirname, program, select(program, is_persistable), filename, file_format)
+    return _save("save_persistables", dirname, program, select(program, is_persistable), filename, file_format)
 
 
 def _save(
@@ -99,23 +112,28 @@ def _save(
     variables: Sequence[Variable],
     filename: str | None,
     file_format: FileFormat,
-) -> None:
+) -> bytes | None:
     if not variables:
         raise ValueError(
             f"{call}: there is nothing to save: of the program's persistables ("
             f"{some(v.name for v in select(program)) or 'none'}) none is chosen"
         )
-    fluid = is_fluid_format(file_format)
-    path = place_of(dirname, filename)
+    in_memory = dirname is None and filename is None
+    fluid = is_fluid_format(file_format) or in_memory
+    path = "" if in_memory else place_of(dirname, filename)
     found = gather(variables, global_scope(), lod=fluid)
     held.warn_of_nan(held.with_nan(found), call, stacklevel=3)
-    if fluid and filename is not None:
-        folder = os.fspath(dirname or "") or "."
-        fluid_folder.write_variables(folder, tensors_of(found), filename=filename)
-    elif fluid:
-        fluid_folder.write_variables(path, tensors_of(found), replace=True)
-    else:
-        (holdfast.save_params if call == "save_params" else holdfast.save_persistables)(state_of(found), path)
+    with enforced():
+        if in_memory:
+            warn(call, ["dirname is None: nothing is written, and the bytes are what the call returns"], stacklevel=4)
+            return bytes_of(tensors_of(found))
+        if not fluid:
+            (holdfast.save_params if call == "save_params" else holdfast.save_persistables)(state_of(found), path)
+        elif filename is None:
+            fluid_folder.write_variables(path, tensors_of(found), replace=True)
+        else:
+            fluid_folder.write_variables(os.fspath(dirname or "") or ".", tensors_of(found), filename=filename)
+    return None
 
 
 def is_fluid_format(file_format: str) -> bool:
@@ -199,7 +217,7 @@ def _load(
     filename: str | None,
     by_predicate: bool = False,
 ) -> None:
-    with opened(dirname, filename) as source:
+    with enforced(), opened(dirname, filename) as source:
         if not variables:
             _warn_or_refuse_nothing(call, program, source, by_predicate)
             return
@@ -276,3 +294,24 @@ def _warn_or_refuse_nothing(call: str, program: Program, source: Source, by_pred
             f"predicate=lambda v: v.name in fluid.io.saved_names({source.path!r}), or save with file_format='fluid'"
         )
     warn(call, [f"nothing was loaded from {source.path}: none of the program's variables is chosen"], stacklevel=5)
+
+
+def get_parameter_value(para: Variable, executor: Any) -> np.ndarray:
+    """The value of a parameter in the scope, as a copy.
+
+    Raises:
+        AssertionError: it is no parameter, as in Fluid.
+        UnsavableError: it has no value, or another dtype or shape than the program says.
+    """
+    if not is_parameter(para):
+        raise AssertionError(f"{para.name} is no parameter")
+    return gather([para], global_scope())[para.name].array.copy()
+
+
+def get_parameter_value_by_name(name: str, executor: Any, program: Program | None = None) -> np.ndarray:
+    """The value of the parameter of this name; like `get_parameter_value` in everything else.
+
+    Raises:
+        ValueError: the program has no variable of this name.
+    """
+    return get_parameter_value(program_of(program).global_block().var(name), executor)

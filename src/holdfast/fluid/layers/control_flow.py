@@ -14,7 +14,7 @@ from typing import Any
 from jax import tree_util
 
 from holdfast.fluid.core import VarType
-from holdfast.fluid.framework import Block, Program, Variable
+from holdfast.fluid.framework import Block, Variable
 from holdfast.fluid.layer_helper import LayerHelper
 from holdfast.fluid.layers.compare import equal, logical_and, logical_not
 from holdfast.fluid.layers.tensor import assign, cast, fill_constant
@@ -33,18 +33,25 @@ def conditional_block(condition: Variable) -> Iterator[Block]:
         program.blocks.remove(block)
         raise
     program._rollback()
-    _complete(program, block, condition)
-
-
-def _complete(program: Program, block: Block, condition: Variable) -> None:
     around = program.current_block()
+    add_conditional_block(around, block, condition, around.create_var(type=VarType.STEP_SCOPES))
+
+
+def add_conditional_block(around: Block, block: Block, condition: Any, scope: Any) -> None:
+    """Add the operator that runs a finished block.
+
+    Args:
+        around: the block in which it runs.
+        block: the finished one.
+        condition: a variable, or its name.
+        scope: the variable that Fluid's operator has for its temporaries, or its name; nothing is put into it.
+    """
     reads, writes = outer_names(block)
     before = {name for b in _chain(around) for op in b.ops for name in op.output_arg_names}
     for name in writes:
         variable = around._var_recursive(name)
         if name not in reads and (name in before or variable.persistable or variable.is_data):
             reads.append(name)
-    scope = around.create_var(type=VarType.STEP_SCOPES)
     around.append_op(
         "conditional_block",
         inputs={"Cond": [condition], "Input": reads},

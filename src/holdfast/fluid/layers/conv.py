@@ -24,6 +24,20 @@ def _check(use_cudnn: bool, param_attr: Any, layer: str) -> None:
         raise ValueError(f"{layer}: param_attr cannot be False, there is no convolution without a filter")
 
 
+def _windows(
+    rank: int, stride: Any, padding: Any, dilation: Any, groups: int | None, data_format: str
+) -> dict[str, Any]:
+    """The attributes that every convolution has."""
+    numbers, algorithm = padding_of(padding, rank, data_format)
+    return {
+        "strides": as_list(stride, rank, "stride"),
+        "paddings": numbers,
+        "padding_algorithm": algorithm,
+        "dilations": as_list(dilation, rank, "dilation"),
+        "groups": groups or 1,
+    }
+
+
 def _conv(
     layer: str,
     rank: int,
@@ -50,21 +64,14 @@ def _conv(
     helper = LayerHelper(layer, input=input, param_attr=param_attr, bias_attr=bias_attr, act=act, name=name)
     dtype = helper.input_dtype()
     kernel = as_list(filter_size, rank, "filter_size")
-    numbers, algorithm = padding_of(padding, rank, data_format)
+    attrs = _windows(rank, stride, padding, dilation, groups, data_format)
     weight = helper.create_parameter(
         helper.param_attr,
         [num_filters, channels // (groups or 1), *kernel],
         dtype,
         default_initializer=NormalInitializer(0.0, math.sqrt(2.0 / (math.prod(kernel) * channels)), 0),
     )
-    attrs = {
-        "strides": as_list(stride, rank, "stride"),
-        "paddings": numbers,
-        "dilations": as_list(dilation, rank, "dilation"),
-        "groups": groups or 1,
-        "padding_algorithm": algorithm,
-        "data_format": data_format,
-    }
+    attrs["data_format"] = data_format
     out = helper.op(layer, {"Input": [input], "Filter": [weight]}, attrs, dtype=dtype, slot="Output")
     return _finish(helper, out, data_format)
 
@@ -149,8 +156,8 @@ def _conv_transpose(
     if rank == 2 and channels == groups == num_filters and not use_cudnn:
         layer = "depthwise_conv2d_transpose"
     helper = LayerHelper(layer, input=input, param_attr=param_attr, bias_attr=bias_attr, act=act, name=name)
-    strides, dilations = as_list(stride, rank, "stride"), as_list(dilation, rank, "dilation")
-    numbers, algorithm = padding_of(padding, rank, data_format)
+    attrs = _windows(rank, stride, padding, dilation, groups, data_format)
+    numbers = attrs["paddings"]
     sizes = [] if output_size is None else as_list(output_size, rank, "output_size")
     if filter_size is not None:
         kernel = as_list(filter_size, rank, "filter_size")
@@ -165,20 +172,13 @@ def _conv_transpose(
             raise ValueError(f"{layer} needs a filter_size: the size of the input is not known, {list(input.shape)}")
         kernel = [
             (size - (n - 1) * s + p - 1) // d + 1
-            for size, n, s, p, d in zip(sizes, inside, strides, around, dilations, strict=True)
+            for size, n, s, p, d in zip(sizes, inside, attrs["strides"], around, attrs["dilations"], strict=True)
         ]
     else:
         raise ValueError(f"{layer} needs a filter_size or an output_size")
     weight = helper.create_parameter(helper.param_attr, [channels, num_filters // (groups or 1), *kernel], input.dtype)
-    attrs = {
-        "output_size": sizes,
-        "strides": strides,
-        "paddings": numbers,
-        "padding_algorithm": algorithm,
-        "dilations": dilations,
-        "groups": groups or 1,
-        "data_format": "NCHW" if data_format.startswith("NC") else "NHWC",  # Fluid's operators know these two only
-    }
+    attrs["output_size"] = sizes
+    attrs["data_format"] = "NCHW" if data_format.startswith("NC") else "NHWC"  # Fluid's operators know these two only
     out = helper.op(layer, {"Input": [input], "Filter": [weight]}, attrs, dtype=input.dtype, slot="Output")
     return _finish(helper, out, data_format)
 

@@ -25,14 +25,15 @@ def add_embedding(
     return helper.op(operator, {"Ids": [input], "W": [table]}, {"padding_idx": index}, dtype=dtype)
 
 
-def add_one_hot(operator: str, input: Variable, depth: Any) -> Variable:
+def add_one_hot(operator: str, input: Variable, depth: Any, allow_out_of_range: bool) -> Variable:
     """Add the operator that makes vectors of numbers."""
     if isinstance(depth, Variable):
         raise NotImplementedError(
             f"{operator}: a depth that is a variable gives another shape in every run, which XLA does not compile; "
             "give a number"
         )
-    out = LayerHelper(operator).op(operator, {"X": [input]}, {"depth": depth}, dtype="float32")
+    attrs = {"depth": depth, "allow_out_of_range": allow_out_of_range}
+    out = LayerHelper(operator).op(operator, {"X": [input]}, attrs, dtype="float32")
     out.stop_gradient = True
     return out
 
@@ -57,7 +58,7 @@ def embedding(
         dtype: of the table.
 
     Returns:
-        (..., width). A number that is not in the table gives NaN.
+        (..., width). A number that is not in the table gives NaN; where it is fed, the run is refused.
     """
     return add_embedding("lookup_table", input, size, padding_idx, param_attr, dtype)
 
@@ -68,6 +69,6 @@ def one_hot(input: Variable, depth: int, allow_out_of_range: bool = False) -> Va
     Args:
         input: integers (..., 1); `fluid.one_hot` takes them without the 1.
         depth: length of the vectors.
-        allow_out_of_range: accepted as Fluid has it; numbers that are out of range give zeros in any case.
+        allow_out_of_range: whether numbers out of range may be fed; they give zeros. In what is not fed they always may be there.
     """
-    return add_one_hot("one_hot", input, depth)
+    return add_one_hot("one_hot", input, depth, allow_out_of_range)

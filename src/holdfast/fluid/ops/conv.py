@@ -20,6 +20,18 @@ def _layouts(rank: int, data_format: str) -> tuple[str, str, str]:
     return image, f"OI{dims}", image
 
 
+def _windows(
+    rank: int,
+    strides: Sequence[int] | None,
+    paddings: Sequence[int] | None,
+    dilations: Sequence[int] | None,
+    padding_algorithm: str,
+) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    """Strides, paddings and dilations with what is meant where they are left out. SAME ignores dilations, as in Fluid."""
+    spread = dilations if dilations and padding_algorithm != "SAME" else [1] * rank
+    return strides or [1] * rank, paddings or [0] * rank, spread
+
+
 def conv(
     x: Array,
     weight: Array,
@@ -34,9 +46,7 @@ def conv(
     """Cross-correlation of images or volumes with a filter (output channels, input channels / groups, *window)."""
     kernel = weight.shape[2:]
     rank = len(kernel)
-    strides, paddings = strides or [1] * rank, paddings or [0] * rank
-    if padding_algorithm == "SAME" or not dilations:
-        dilations = [1] * rank  # SAME ignores what is given, as in Fluid
+    strides, paddings, dilations = _windows(rank, strides, paddings, dilations, padding_algorithm)
     return lax.conv_general_dilated(
         x,
         weight,
@@ -68,9 +78,7 @@ def conv_transpose(
     kernel = weight.shape[2:]
     rank = len(kernel)
     groups = groups or 1
-    strides, paddings = strides or [1] * rank, paddings or [0] * rank
-    if padding_algorithm == "SAME" or not dilations:
-        dilations = [1] * rank
+    strides, paddings, dilations = _windows(rank, strides, paddings, dilations, padding_algorithm)
     sizes = spatial(x.shape, data_format)
     pads = resolve_padding(padding_algorithm, paddings, sizes, kernel, strides)
     reach = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]

@@ -13,7 +13,8 @@ from holdfast.fluid.registry import op
 @op("W Ids -> Out")
 def lookup_table_v2(table: Array, ids: Array, *, padding_idx: int = -1) -> Array:
     """A row of the table for each number; zeros for `padding_idx`, NaN for a number that has no row."""
-    rows = jnp.take(table, ids, axis=0, mode="fill")
+    # A negative number would count from the end.
+    rows = jnp.take(table, jnp.where(ids < 0, table.shape[0], ids), axis=0, mode="fill")
     return rows if padding_idx == -1 else jnp.where((ids == padding_idx)[..., None], jnp.zeros((), table.dtype), rows)
 
 
@@ -30,7 +31,7 @@ def lookup_table(table: Array, ids: Array, *, padding_idx: int = -1) -> Array:
 @op("X -> Out", differentiable=False)
 def one_hot_v2(x: Array, *, depth: int, dtype: int = 5, allow_out_of_range: bool = False) -> Array:
     """(..., depth): one where the number stands, else zero; only zeros for a number that is not in [0, depth)."""
-    del allow_out_of_range  # a compiled program cannot refuse a value
+    del allow_out_of_range  # a compiled program cannot refuse a value: ranges.py looks at what is fed
     return jax.nn.one_hot(x, depth, dtype=to_numpy(dtype))
 
 

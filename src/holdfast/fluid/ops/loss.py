@@ -18,7 +18,8 @@ def _column(label: Array, x: Array) -> Array:
 
 def _picked(x: Array, label: Array, axis: int = -1) -> Array:
     """The value at each label; NaN where a label names no class."""
-    return jnp.take_along_axis(x, label, axis, mode="fill")
+    # A negative label would count from the end.
+    return jnp.take_along_axis(x, jnp.where(label < 0, x.shape[axis], label), axis, mode="fill")
 
 
 def _negative_log(p: Array) -> Array:

@@ -132,9 +132,6 @@ class AdamaxOptimizer(Optimizer):
             Accumulator("beta1_pow_acc", "Beta1Pow", None, float(beta1), scalar=True),
         )
 
-    def attributes(self, parameter: Parameter) -> dict[str, Any]:  # noqa: D102
-        return self._attributes
-
     def _finish(self, block: Block, parameters: Sequence[Parameter]) -> None:
         for parameter in parameters:
             power = self._get_accumulator("beta1_pow_acc", parameter)

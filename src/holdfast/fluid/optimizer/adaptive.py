@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from holdfast.fluid.clip import GradientClipBase
-from holdfast.fluid.framework import Parameter
 from holdfast.fluid.optimizer.base import Accumulator, Optimizer
 from holdfast.fluid.regularizer import WeightDecayRegularizer
 
@@ -33,11 +32,8 @@ class AdagradOptimizer(Optimizer):
         initial_accumulator_value: float = 0.0,
     ) -> None:
         super().__init__(learning_rate, parameter_list, regularization, grad_clip, name)
-        self._epsilon = float(epsilon)
+        self._attributes = {"epsilon": float(epsilon)}
         self.accumulators = (Accumulator("moment", "Moment", "MomentOut", float(initial_accumulator_value)),)
-
-    def attributes(self, parameter: Parameter) -> dict[str, Any]:  # noqa: D102
-        return {"epsilon": self._epsilon}
 
 
 class DecayedAdagradOptimizer(Optimizer):
@@ -64,9 +60,6 @@ class DecayedAdagradOptimizer(Optimizer):
     ) -> None:
         super().__init__(learning_rate, parameter_list, regularization, grad_clip, name)
         self._attributes = {"decay": float(decay), "epsilon": float(epsilon)}
-
-    def attributes(self, parameter: Parameter) -> dict[str, Any]:  # noqa: D102
-        return self._attributes
 
 
 class AdadeltaOptimizer(Optimizer):
@@ -99,9 +92,6 @@ class AdadeltaOptimizer(Optimizer):
     ) -> None:
         super().__init__(learning_rate, parameter_list, regularization, grad_clip, name)
         self._attributes = {"epsilon": float(epsilon), "rho": float(rho)}
-
-    def attributes(self, parameter: Parameter) -> dict[str, Any]:  # noqa: D102
-        return self._attributes
 
 
 class RMSPropOptimizer(Optimizer):
@@ -139,9 +129,6 @@ class RMSPropOptimizer(Optimizer):
             "decay": float(rho), "epsilon": float(epsilon), "momentum": float(momentum), "centered": bool(centered)
         }  # fmt: skip
 
-    def attributes(self, parameter: Parameter) -> dict[str, Any]:  # noqa: D102
-        return self._attributes
-
 
 class FtrlOptimizer(Optimizer):
     """Follow the regularized leader: sparse parameters through l1.
@@ -173,6 +160,3 @@ class FtrlOptimizer(Optimizer):
     ) -> None:
         super().__init__(learning_rate, parameter_list, regularization, grad_clip, name)
         self._attributes = {"l1": float(l1), "l2": float(l2), "lr_power": float(lr_power)}
-
-    def attributes(self, parameter: Parameter) -> dict[str, Any]:  # noqa: D102
-        return self._attributes

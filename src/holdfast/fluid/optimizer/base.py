@@ -90,6 +90,7 @@ class Optimizer:
         self._learning_rate: Any = learning_rate
         self._parameter_list = None if parameter_list is None else list(parameter_list)
         self._name = name
+        self._attributes: dict[str, Any] = {}
         self._dtype: Any = None
         self._learning_rate_map: weakref.WeakKeyDictionary[Program, Variable] = weakref.WeakKeyDictionary()
         if isinstance(learning_rate, Variable):
@@ -99,7 +100,7 @@ class Optimizer:
 
     def attributes(self, parameter: Parameter) -> dict[str, Any]:
         """The attributes of the operator that updates a parameter."""
-        return {}
+        return self._attributes
 
     def inputs(self) -> dict[str, Any]:
         """What the operator reads beside parameter, gradient, rate and accumulators."""

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from holdfast.fluid.clip import GradientClipBase
-from holdfast.fluid.framework import Parameter
 from holdfast.fluid.optimizer.base import Accumulator, Optimizer
 from holdfast.fluid.regularizer import WeightDecayRegularizer
 
@@ -44,11 +43,7 @@ class MomentumOptimizer(Optimizer):
         name: str | None = None,
     ) -> None:
         super().__init__(learning_rate, parameter_list, regularization, grad_clip, name)
-        self._momentum = momentum
-        self._use_nesterov = bool(use_nesterov)
-
-    def attributes(self, parameter: Parameter) -> dict[str, Any]:  # noqa: D102
-        return {"mu": float(self._momentum), "use_nesterov": self._use_nesterov}
+        self._attributes = {"mu": float(momentum), "use_nesterov": bool(use_nesterov)}
 
 
 class LarsMomentumOptimizer(Optimizer):
@@ -79,6 +74,3 @@ class LarsMomentumOptimizer(Optimizer):
         self._attributes = {
             "mu": float(momentum), "lars_coeff": float(lars_coeff), "lars_weight_decay": float(lars_weight_decay)
         }  # fmt: skip
-
-    def attributes(self, parameter: Parameter) -> dict[str, Any]:  # noqa: D102
-        return self._attributes
