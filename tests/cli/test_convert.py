@@ -14,7 +14,8 @@ from holdfast.interop import checkpoint_tree, combined, fluid_folder, pdparams
 from interop.truth import FLUID, PADDLE, arrays, meta, same, values
 
 TREE = FLUID / "checkpoint_layout" / "model"
-KEYS = {"source", "source_kind", "source_serial", "path", "kind", "serial", "variables", "bytes", "left_out"}
+KEYS = {"source", "source_kind", "source_serial", "path", "kind", "serial", "variables", "bytes"}
+KEYS |= {"values", "left_out", "notes"}
 
 
 @pytest.fixture(autouse=True)

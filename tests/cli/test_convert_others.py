@@ -1,6 +1,5 @@
 """`holdfast convert` of files of other libraries than Fluid and Paddle."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -17,12 +16,8 @@ from interop.golden import HERE, model, narrow
 from interop.truth import same
 
 EVERYTHING = {**model(), **narrow()}
-OF_TRAINING = ["value optimizer.param_groups", "value epoch"]
-
-
-def needs(module: str) -> pytest.MarkDecorator:
-    missing = importlib.util.find_spec(module) is None
-    return pytest.mark.skipif(missing, reason=f"{module} is not installed")
+OF_TRAINING = ["optimizer.param_groups", "epoch"]
+LIBRARIES = {"orbax": "orbax.checkpoint"}  # kinds that are not read without one
 
 
 @pytest.fixture(autouse=True)
@@ -37,25 +32,50 @@ def held(path: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("source", "kind", "prefix", "wanted", "others", "left_out"),
+    ("source", "kind", "prefix", "wanted", "others", "values"),
     [
         ("plain.npz", "npz", "", model(), 0, []),
         ("sharded", "huggingface", "", EVERYTHING, 0, []),
-        pytest.param("new.pt", "torch", "model.", EVERYTHING, 1, OF_TRAINING, marks=needs("torch")),
-        pytest.param("dcp", "dcp", "model.", EVERYTHING, 1, OF_TRAINING, marks=needs("torch")),
-        pytest.param("orbax", "orbax", "params.", EVERYTHING, 1, ["value note"], marks=needs("orbax")),
+        ("bins", "huggingface", "", EVERYTHING, 0, []),
+        ("new.pt", "torch", "model.", EVERYTHING, 1, OF_TRAINING),
+        ("dcp", "dcp", "model.", EVERYTHING, 1, OF_TRAINING),
+        ("orbax", "orbax", "params.", EVERYTHING, 1, ["note"]),
     ],
 )  # fmt: skip
-def test_a_source_becomes_a_folder(
-    source: str, kind: str, prefix: str, wanted: dict, others: int, left_out: list[str]
+def test_a_source_becomes_a_folder_or_a_checkpoint_of_a_run_if_it_has_values(
+    source: str, kind: str, prefix: str, wanted: dict, others: int, values: list[str]
 ) -> None:
+    if library := LIBRARIES.get(kind):
+        pytest.importorskip(library, reason=f"{library} is not installed")
+
     called = call("convert", HERE / source, "made", "--json")
 
     assert called.status == 0, called.err
-    assert (called.json["source_kind"], called.json["kind"], called.json["left_out"]) == (kind, "holdfast", left_out)
+    assert (called.json["source_kind"], called.json["kind"], called.json["left_out"]) == (kind, "holdfast", [])
+    assert (called.json["values"], called.json["serial"]) == (values, 0 if values else None)
+    assert os.path.isdir("made/checkpoint_0") == bool(values)
     assert [v["kind"] for v in called.json["variables"]].count("persistable") == others
     found = held("made")
     assert all(same(found[prefix + name], array) for name, array in wanted.items())
+
+
+def test_a_training_script_s_file_is_a_checkpoint_with_names_as_holdfast_gives_them() -> None:
+    called = call("convert", HERE / "training.pt", "made", "--json")
+
+    names = [f"{layer}.{name}" for layer in (0, 1) for name in ("weight", "bias")]
+    assert called.json["notes"] == ["args: argparse.Namespace is carried over as a dict of its attributes"]
+    with holdfast.open("made") as checkpoint:
+        variables = {name: (v.kind, v.trainable) for name, v in checkpoint.variables.items()}
+        values = checkpoint.trainer()[1]
+    assert {n for n, (kind, _) in variables.items() if kind == "persistable"} == {
+        f"optimizer.{slot}.{name}" for slot in ("step", "exp_avg", "exp_avg_sq") for name in names
+    }
+    assert {n for n, mark in variables.items() if mark == ("parameter", False)} == {
+        f"model.1.{buffer}" for buffer in ("running_mean", "running_var", "num_batches_tracked")
+    }
+    assert values["optimizer"]["param_groups"][0]["params"] == [f"model.{name}" for name in names]
+    assert values["optimizer"]["state"]["model.0.bias"]["exp_avg"].value == "optimizer.exp_avg.0.bias"
+    assert (values["epoch"], values["schedule"]["milestones"]) == (3, {2: 1, 4: 2})
 
 
 def test_a_converted_folder_is_loaded_in_place() -> None:
@@ -103,10 +123,8 @@ def test_to_npz() -> None:
     assert (again.status, "never overwritten" in again.err) == (2, True)
 
 
-@needs("torch")
 def test_to_pt() -> None:
-    import torch
-
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     holdfast.save_params(EVERYTHING, "mine")
 
     assert call("convert", "mine", "made.pt", "--to", "pt").status == 0
@@ -116,8 +134,8 @@ def test_to_pt() -> None:
     assert call("convert", "mine", "made.pt", "--to", "pt").status == 2
 
 
-@needs("orbax")
 def test_a_step_of_orbax_by_its_number() -> None:
+    pytest.importorskip("orbax.checkpoint", reason="orbax-checkpoint is not installed")
     os.mkdir("run")
     for step in ("1", "12"):
         shutil.copytree(HERE / "orbax", f"run/{step}/default")
@@ -127,13 +145,15 @@ def test_a_step_of_orbax_by_its_number() -> None:
     assert call("convert", "run", "second", "--serial", "1").status == 0
     assert call("convert", "run@2", "third").status == 2
     assert call("convert", "run/12", "fourth", "--json").json["source_kind"] == "orbax"
+    with holdfast.open("newest") as checkpoint:
+        assert checkpoint.manifest.step == 12
 
 
-@pytest.mark.parametrize(("source", "library"), [("new.pt", "torch"), ("dcp", "torch"), ("orbax", "orbax")])
-def test_without_the_library_the_command_that_installs_it_is_said(source: str, library: str) -> None:
+@pytest.mark.parametrize(("source", "library", "to"), [("orbax", "orbax", "holdfast"), ("plain.npz", "torch", "pt")])
+def test_without_the_library_the_command_that_installs_it_is_said(source: str, library: str, to: str) -> None:
     block = f"import sys; sys.modules[{library!r}] = None; from holdfast.cli import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", block, "convert", HERE / source, "made"],
+        [sys.executable, "-c", block, "convert", HERE / source, "made", "--to", to],
         capture_output=True,
         text=True,
         env=environment(),

@@ -62,7 +62,8 @@ def test_the_golden_folder_is_read_bit_for_bit() -> None:
     assert held.arrays.keys() == wanted.keys()
     assert all(same(held.arrays[n], a) for n, a in wanted.items())
     assert held.others == {"optimizer.state.0.step"}
-    assert held.left_out == ["value optimizer.param_groups", "value epoch"]
+    assert held.values == {"optimizer.param_groups": [{"lr": 0.1, "params": [0]}], "epoch": 3}
+    assert held.left_out == []
 
 
 def test_pieces_of_two_ranks_are_put_together(tmp_path: Path) -> None:
@@ -79,6 +80,7 @@ def test_pieces_of_two_ranks_are_put_together(tmp_path: Path) -> None:
     assert same(found["same"], whole[1])
     assert same(found["plain"], np.array(7))
     assert found.keys() == {"spread", "columns", "few", "same", "plain"}
+    assert dcp.read(tmp_path / "saved").values == {"epoch": 4}
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
@@ -92,6 +94,102 @@ def test_empty_and_strided_tensors(tmp_path: Path) -> None:
     found = dcp.read(tmp_path / "saved").arrays
 
     assert all(same(found[n], t.contiguous().numpy()) for n, t in state.items())
+
+
+# Numbers of parameters, names of DCP's own, and names of DCP's own that are flattened; sharded by FSDP and whole.
+TRAINED = """
+import sys, torch, torch.distributed as dist, torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+where, rank, world = sys.argv[1], int(sys.argv[3]), int(sys.argv[4])
+if world > 1:
+    dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=world)
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.BatchNorm1d(7), torch.nn.Linear(7, 3))
+if world > 1:
+    fully_shard(net, mesh=init_device_mesh("cpu", (world,)))
+optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+for _ in range(2):
+    optimizer.zero_grad()
+    net(torch.arange(20.0).reshape(4, 5)).square().sum().backward()
+    optimizer.step()
+model, state = get_state_dict(net, optimizer)
+dcp.save({"model": model, "optim": state, "args": {"lr": 0.01, "dims": (5, 7)}}, checkpoint_id=where + "/named")
+_, state = get_state_dict(net, optimizer, options=StateDictOptions(flatten_optimizer_state_dict=True))
+dcp.save({"model": model, "optim": state}, checkpoint_id=where + "/flat")
+dcp.save({"model": net.state_dict(), "optim": optimizer.state_dict()}, checkpoint_id=where + "/counted")
+_, whole = get_state_dict(net, optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+if rank == 0:
+    torch.save(whole, where + "/whole.pt")
+if world > 1:
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_optimizers_of_sharded_training_have_the_names_that_dcp_gives_them(world: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", TRAINED, str(tmp_path), str(tmp_path / "meet")]
+    ranks = [subprocess.Popen([*command, str(rank), str(world)]) for rank in range(world)]
+    assert [rank.wait(200) for rank in ranks] == [0] * world
+    whole = torch.load(tmp_path / "whole.pt", weights_only=True)["state"]
+    parameters = [f"{layer}.{name}" for layer in (0, 1, 2) for name in ("weight", "bias")]
+
+    held = {kind: dcp.read(tmp_path / kind) for kind in ("named", "flat", "counted")}
+
+    for kind, names in (("named", [parameters]), ("flat", [[name] for name in parameters]), ("counted", None)):
+        (optimizer,) = held[kind].optimizers
+        assert (optimizer.name, optimizer.count, optimizer.names) == ("optim", 6, names)
+        assert held[kind].left_out == []
+        for number, name in enumerate(parameters):
+            slots = optimizer.state[number if kind == "counted" else name]
+            assert slots.keys() == {"step", "exp_avg", "exp_avg_sq"}
+            assert all(same(slots[slot], whole[name][slot].numpy()) for slot in slots), name
+    assert held["named"].values["args"] == {"lr": 0.01, "dims": (5, 7)}
+    assert held["named"].others == {f"optim.state.{n}.{slot}" for n in parameters for slot in whole[n]}
+
+
+def test_values_that_would_execute_something_are_refused_and_objects_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+
+    def point_at(value: object) -> None:
+        file = folder / "__0_0.distcp"
+        torch.save(value, folder / "other")
+        start, data = file.stat().st_size, (folder / "other").read_bytes()
+        file.write_bytes(file.read_bytes() + data)
+
+        def point(held: object) -> None:
+            for index, place in held.storage_data.items():
+                if index.fqn == "epoch":
+                    place.offset, place.length = start, len(data)
+
+        changed(folder, point)
+
+    point_at(Path("x"))
+    assert dcp.read(folder).left_out == ["value epoch: pathlib.PosixPath is no plain value"]
+    point_at(Evil())
+    with pytest.raises(FormatError, match=r"the value 'epoch', data\.pkl: it refers to posix\.mkdir"):
+        dcp.read(folder)
+    assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        {"epoch": ("model", "enc.weight")},
+        {"epoch": ("model", "enc.weight", "x")},
+        {"epoch": ()},
+        {"epoch": "x"},
+        {"epoch": (1.5,)},
+    ],
+)
+def test_metadata_that_put_two_parts_in_one_place_are_refused(paths: dict, folder: Path) -> None:
+    changed(folder, lambda held: held.planner_data.update(paths))
+
+    with pytest.raises(FormatError, match=r"\.metadata"):
+        dcp.read(folder)
 
 
 def test_metadata_that_would_execute_something_is_refused_and_nothing_is_executed(
@@ -162,7 +260,7 @@ def test_pieces_that_would_execute_something_are_refused(folder: Path, monkeypat
 
     changed(folder, point)
 
-    with pytest.raises(FormatError, match=r"refers to posix\.mkdir: .*nothing of it was executed"):
+    with pytest.raises(FormatError, match=r"refers to posix\.mkdir\. .*nothing of it was executed"):
         dcp.read(folder)
     assert not Path("executed").exists()
 

@@ -1,38 +1,64 @@
-"""Names of nested parts, and which belong to optimizers."""
+"""Names of nested parts, which are values and which are left out, and which belong to optimizers."""
 
 import numpy as np
 import pytest
 
 from holdfast.errors import FormatError, MissingExtraError, UnsupportedVariableError
 from holdfast.interop import extras
-from holdfast.interop.foreign import flatten, of_optimizers
+from holdfast.interop.foreign import LeftOut, Refused, collect, of_optimizers
 
-
-def array_of(leaf: object) -> np.ndarray | str | None:
-    return "is odd" if leaf == "odd" else leaf if isinstance(leaf, np.ndarray) else None
+ONE = np.ones(1)
+ODD = Refused("is odd")
 
 
 def test_names_are_the_keys_on_the_way_and_values_the_largest_parts_without_arrays() -> None:
-    one = np.ones(1)
-    flat = flatten(
-        {"a": {"w": one, "n": {"x": 1, "y": [2]}}, "l": [one, 3], 7: (one,), "e": {}, "z": None}, array_of, 99, "f"
-    )
+    held = collect({"a": {"w": ONE, "n": {"x": 1, "y": [2]}}, "l": [ONE, 3], 7: (ONE,), "e": {}, "z": None}, 99, "f")
 
-    assert list(flat.arrays) == ["a.w", "l.0", "7.0"]
-    assert flat.values == ["a.n", "l.1", "e", "z"]
-    assert list(flatten(one, array_of, 9, "f").arrays) == ["tensor"]
-    assert flatten({"a": 1}, array_of, 9, "f").values == ["the whole"]
+    assert list(held.arrays) == ["a.w", "l.0", "7.0"]
+    assert held.values == {"a.n": {"x": 1, "y": [2]}, "l.1": 3, "e": {}, "z": None}
+    assert list(collect(ONE, 9, "f").arrays) == ["tensor"]
+    assert collect({"a": 1, "b": [2]}, 9, "f").values == {"a": 1, "b": [2]}
+    assert collect(3, 9, "f").values == {"value": 3}
+
+
+def test_values_keep_their_types() -> None:
+    given = {"i": 1 << 100, "f": float("inf"), "t": (1, (2,)), "d": {0: True, "x": None}, "n": np.float32(0.1)}
+
+    held = collect({"w": ONE, "v": given}, 99, "f")
+
+    assert repr(held.values) == repr({"v": given})
+    assert held.left_out == []
+
+
+def test_what_is_no_plain_value_is_left_out_by_name_and_the_rest_beside_it_stays() -> None:
+    odd = LeftOut("thing.Thing is no plain value")
+    given = {"a": odd, "b": {"c": odd, "d": 1}, "e": [1, [odd]], "f": {"g": odd}, "h": b"x", (1, 2): 4, "i": {odd: 1}}
+
+    held = collect({"w": ONE, **given}, 99, "f")
+
+    assert held.values == {"b": {"d": 1}, "(1, 2)": 4}
+    assert held.left_out == [
+        "value a: thing.Thing is no plain value",
+        "value b.c: thing.Thing is no plain value",
+        "value e, because of e.1.0: thing.Thing is no plain value",
+        "value f.g: thing.Thing is no plain value",
+        "value h: bytes is no plain value",
+        "value i.thing.Thing is no plain value: its key is no text or number",
+    ]
 
 
 def test_two_parts_with_one_name_are_refused() -> None:
     with pytest.raises(FormatError, match=r"two parts have the name 'a\.b'"):
-        flatten({"a": {"b": np.ones(1)}, "a.b": np.ones(1)}, array_of, 99, "f")
+        collect({"a": {"b": ONE}, "a.b": ONE}, 99, "f")
+    with pytest.raises(FormatError, match=r"two parts have the name 'a\.b'"):
+        collect({"a": {"b": 1, "c": ONE}, "a.b": ONE}, 99, "f")
 
 
 def test_all_that_cannot_be_held_is_in_one_error() -> None:
     with pytest.raises(UnsupportedVariableError) as caught:
-        flatten({"a": "odd", "b": ["odd", np.ones(1)]}, array_of, 99, "f")
+        collect({"a": ODD, "b": [ODD, ONE]}, 99, "m.pt")
     assert caught.value.reasons == {"a": "is odd", "b.0": "is odd"}
+    assert str(caught.value).startswith("m.pt holds what no checkpoint can hold:")
 
 
 def test_parts_that_refer_to_each_other_without_end_are_refused() -> None:
@@ -44,7 +70,7 @@ def test_parts_that_refer_to_each_other_without_end_are_refused() -> None:
 
     for tree in (circle, doubled):
         with pytest.raises(FormatError, match="without end"):
-            flatten(tree, array_of, 10_000, "f")
+            collect(tree, 10_000, "f")
 
 
 def test_the_parts_of_an_optimizer_are_told_by_its_param_groups() -> None:

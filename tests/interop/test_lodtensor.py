@@ -232,7 +232,7 @@ def test_not_a_file(tmp_path: Path) -> None:
 
 def test_a_file_that_shrinks_while_it_is_read() -> None:
     source = of_bytes(GOLDEN, "file")
-    source._file = io.BytesIO(GOLDEN[:-1])
+    source.file = io.BytesIO(GOLDEN[:-1])
 
     with pytest.raises(FormatError, match="became shorter"):
         lodtensor.read(source)

@@ -1,5 +1,7 @@
 """NumPy's archives."""
 
+import copy
+import errno
 import io
 import os
 import zipfile
@@ -9,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from holdfast.errors import FormatError, UnsupportedVariableError
+from holdfast.errors import FormatError, StorageError, UnsupportedVariableError
 from holdfast.interop import npz
 from holdfast.interop.recognise import recognise
 from interop.golden import HERE, model, narrow
@@ -61,9 +63,11 @@ def test_texts_and_other_files_are_left_out(tmp_path: Path) -> None:
 
 def test_pickled_objects_are_refused_and_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    np.savez("a.npz", w=np.ones(1), evil=np.array([Evil()], object))
+    np.savez("a.npz", w=np.ones(1), evil=np.array([Evil()], object), other=np.array([None]))
 
-    with pytest.raises(FormatError, match=r"'evil.npy' holds pickled objects"):
+    with pytest.raises(
+        FormatError, match=r"a\.npz: 'evil\.npy', 'other\.npy' hold pickled objects, .* allow_pickle=True, and save"
+    ):
         npz.read("a.npz")
     assert not Path("executed").exists()
 
@@ -108,6 +112,30 @@ def test_flipped_bits_never_go_unnoticed(tmp_path: Path) -> None:
             assert len(found.arrays) + len(found.left_out) == len(wanted)
             assert {a.tobytes() for a in found.arrays.values()} <= {a.tobytes() for a in wanted.values()}
     assert noticed > 20
+
+
+def test_a_size_that_no_machine_has_memory_for_is_refused_before_it_is_taken(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w.npy", bytes(1000))
+        archive.filelist[0].file_size = 1 << 50
+
+    with pytest.raises(StorageError, match=r"a\.npz says that its arrays take 1,125,899,906,842,624 bytes") as caught:
+        npz.read(tmp_path / "a.npz")
+    assert caught.value.errno == errno.ENOMEM
+
+
+def test_parts_that_overlap_are_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(100_000))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("w0.npy", buffer.getvalue())
+        for number in range(1, 50):
+            again = copy.copy(archive.filelist[0])
+            again.filename = again.orig_filename = f"w{number}.npy"
+            archive.filelist.append(again)
+
+    with pytest.raises(FormatError, match=r"a\.npz is malformed: its parts overlap"):
+        npz.read(tmp_path / "a.npz")
 
 
 def test_a_header_that_says_more_than_there_is_takes_no_memory(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints of Orbax, written by Orbax."""
 
 import gc
+import json
 import os
 import shutil
 import sys
@@ -10,7 +11,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from holdfast.errors import CheckpointNotFoundError, FormatError, MissingExtraError
+import holdfast
+from cli.calling import call
+from holdfast.errors import CheckpointNotFoundError, FormatError, MissingExtraError, StorageError
 from holdfast.interop import orbax
 from holdfast.interop.recognise import recognise
 from interop.golden import HERE, model, narrow
@@ -34,7 +37,7 @@ def test_the_golden_folder_is_read_bit_for_bit() -> None:
     assert recognise(HERE / "orbax") == "orbax"
     assert held.arrays.keys() == wanted.keys()
     assert all(same(held.arrays[n], a) for n, a in wanted.items())
-    assert (held.others, held.left_out) == ({"opt_state.0.mu"}, ["value note"])
+    assert (held.others, held.values, held.left_out) == ({"opt_state.0.mu"}, {"note": "text"}, [])
 
 
 def test_jax_arrays_scalars_and_lists_of_either_checkpointer(tmp_path: Path) -> None:
@@ -54,7 +57,7 @@ def test_jax_arrays_scalars_and_lists_of_either_checkpointer(tmp_path: Path) -> 
         assert (int(held.arrays["step"]), float(held.arrays["x"])) == (3, 2.5)
         assert held.arrays["step"].shape == held.arrays["zero"].shape == ()
         assert same(held.arrays["key"], np.array(jax.random.PRNGKey(1)))
-        assert (held.others, held.left_out) == (set(), ["value none"])
+        assert (held.others, held.values, held.left_out) == (set(), {}, [])  # None: a part without leaves
 
 
 def test_steps_of_a_manager(tmp_path: Path) -> None:
@@ -95,6 +98,72 @@ def test_items_of_a_step_begin_their_names(tmp_path: Path) -> None:
     assert (held.others, held.left_out) == ({"state.step"}, ["item config"])
 
 
+@pytest.mark.parametrize("ocdbt", [True, False])
+@pytest.mark.parametrize("zarr3", [True, False])
+def test_every_layout_of_arrays(ocdbt: bool, zarr3: bool, tmp_path: Path) -> None:
+    tree = {
+        "w": np.arange(12.0).reshape(3, 4),
+        "b": np.ones(3, ml_dtypes.bfloat16),
+        "z": np.array(2, np.int8),
+        "n": {"note": "x"},
+    }
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=ocdbt, use_zarr3=zarr3)) as checkpointer:
+        checkpointer.save(tmp_path / "saved", tree)
+
+    held = orbax.read(tmp_path / "saved")
+
+    assert recognise(tmp_path / "saved") == "orbax"
+    assert all(same(held.arrays[name], tree[name]) for name in ("w", "b", "z"))
+    assert held.values == {"n": {"note": "x"}}
+
+
+def test_steps_under_other_names(tmp_path: Path) -> None:
+    options = ocp.CheckpointManagerOptions(step_prefix="ckpt", step_format_fixed_length=6)
+    with ocp.CheckpointManager(tmp_path / "run", options=options) as manager:
+        for step in (1, 20):
+            manager.save(step, args=ocp.args.StandardSave({"w": np.full(2, step)}), force=True)
+        manager.wait_until_finished()
+
+    assert recognise(tmp_path / "run") == "orbax-steps"
+    assert orbax.steps(tmp_path / "run") == {1: "ckpt_000001", 20: "ckpt_000020"}
+    assert orbax.read_step(tmp_path / "run")[1].arrays["w"].tolist() == [20, 20]
+
+
+def test_items_in_forms_of_their_own_are_left_out_and_the_others_read(tmp_path: Path) -> None:
+    with ocp.CheckpointManager(tmp_path / "run") as manager:
+        items = {
+            "state": ocp.args.StandardSave({"w": np.ones(2)}), "alone": ocp.args.ArraySave(np.ones(3)),
+            "key": ocp.args.JaxRandomKeySave(jax.random.key(1)),
+            "rng": ocp.args.NumpyRandomKeySave(np.random.RandomState(0).get_state()),
+        }  # fmt: skip
+        manager.save(2, args=ocp.args.Composite(**items))
+        manager.wait_until_finished()
+
+    held = orbax.read_step(tmp_path / "run")[1]
+
+    assert (held.arrays.keys(), held.left_out) == ({"state.w"}, ["item alone", "item key", "item rng"])
+
+
+def test_a_training_state_is_loaded_into_the_live_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optax = pytest.importorskip("optax", reason="optax is not installed")
+    monkeypatch.chdir(tmp_path)
+
+    def state(value: float) -> dict:
+        params = {"dense": {"kernel": jax.numpy.full((2, 2), value)}}
+        tx = optax.chain(optax.clip(1.0), optax.adamw(1e-3))
+        opt_state = tx.update(params, tx.init(params), params)[1]
+        return {"params": params, "opt_state": opt_state, "step": int(value)}
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "saved", state(3.0))
+
+    assert call("convert", "saved", "made", "--json").json["serial"] == 0
+    loaded = holdfast.load_checkpoint(state(0.0), "made").state
+    wanted, found = jax.tree.leaves(state(3.0)), jax.tree.leaves(loaded)
+    assert jax.tree.structure(loaded) == jax.tree.structure(state(3.0))
+    assert all(same(np.asarray(a), np.asarray(b)) for a, b in zip(found, wanted, strict=True))
+
+
 # After an error threads of Orbax speak to its event loop, which is closed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_damage_is_an_error(folder: Path) -> None:
@@ -116,6 +185,19 @@ def test_damage_is_an_error(folder: Path) -> None:
     with pytest.raises(FormatError, match="Orbax cannot read it"):
         orbax.read(folder)
     gc.collect()
+
+
+def test_a_shape_that_was_made_up_is_refused_before_its_memory_is_taken(tmp_path: Path) -> None:
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
+        checkpointer.save(tmp_path / "saved", {"w": np.ones((2, 3))})
+    path = tmp_path / "saved" / "w" / ".zarray"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"shape": [1 << 40, 4], "chunks": [1 << 20, 4]}))
+
+    # TensorStore would end the process.
+    with pytest.raises(
+        StorageError, match="saved says that its arrays take 35,184,372,088,832 bytes, and this machine has"
+    ):
+        orbax.read(tmp_path / "saved")
 
 
 def test_names_that_leave_the_folder_are_refused(folder: Path) -> None:

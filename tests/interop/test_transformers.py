@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import holdfast
+from cli.calling import call
 from holdfast import dtypes, saving
 from holdfast.engine.plan import plan_files
 from holdfast.interop import huggingface
@@ -16,6 +17,7 @@ from interop.truth import same
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 os.environ["HF_HUB_OFFLINE"] = "1"
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+import huggingface_hub  # noqa: E402
 import safetensors.torch  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -78,3 +80,38 @@ def test_what_save_pretrained_saved_is_read(model: "transformers.BertModel", tmp
     assert held.arrays.keys() == wanted.keys()
     assert all(same(held.arrays[name], wanted[name]) for name in wanted)
     assert held.left_out == ["file config.json"]
+
+
+@pytest.mark.parametrize("source", ["safetensors", "bin", "shards of bin", "training file"])
+def test_what_was_converted_opens_with_from_pretrained(
+    source: str, model: "transformers.BertModel", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options: list[str] = []
+    if source == "safetensors":
+        model.save_pretrained("theirs", max_shard_size="10KB")
+    elif source == "training file":
+        optimizer = torch.optim.AdamW(model.parameters())
+        torch.save({"net": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 1}, "theirs")
+        options = ["--part", "net"]
+    else:
+        model.config.save_pretrained("theirs")
+        size = "1GB" if source == "bin" else "10KB"
+        huggingface_hub.save_torch_state_dict(
+            model.state_dict(), "theirs", safe_serialization=False, max_shard_size=size
+        )
+        assert os.path.exists("theirs/pytorch_model.bin.index.json") == (source == "shards of bin")
+
+    called = call("convert", "theirs", "ours", *options)
+    model.config.save_pretrained("ours")
+
+    assert called.status == 0, called.err
+    again, info = transformers.AutoModel.from_pretrained("ours", output_loading_info=True)
+    assert all(not found for found in info.values()), info
+    wanted, found = weights(model), weights(again)
+    assert wanted.keys() == found.keys()
+    assert all(same(found[name], wanted[name]) for name in wanted)
+    assert safetensors.torch.load_file("ours/model.safetensors").keys() == wanted.keys()
+    fresh = transformers.BertModel(model.config)
+    holdfast.load_params(fresh, "ours")
+    assert all(same(weights(fresh)[name], wanted[name]) for name in wanted)

@@ -253,12 +253,16 @@ def export(
         "torch.distributed.checkpoint, of Orbax or of paddle.distributed, a .pdparams file (or what the names of such a pair "
         "begin with), Fluid's folder with a file per variable, combined file or tree of checkpoints, or Holdfast's own. "
         "Nothing in it is executed. Without --to, files of others become Holdfast's, and Holdfast's become a folder of "
-        "Fluid. A checkpoint of Fluid becomes the next checkpoint of the run DST.",
+        "Fluid.",
+        "A model becomes a folder DST that stands alone. What holds more than a model, such as an optimizer or the number of "
+        "an epoch, becomes the next checkpoint of the run DST.",
         examples=[
             "convert model.pt model",
+            "convert training.pt runs/old --names parameters.txt",
+            "convert training.pt model --part model",
+            "convert pretrained-model model",
             "convert runs/digits@3 model.pt --to pt",
             "convert old-checkpoints runs/digits",
-            "convert model.pdparams model",
             "convert runs/digits@3 old --to fluid",
         ],
     )
@@ -277,7 +281,18 @@ def convert(
         str | None, typer.Option("--program", metavar="FILE", help="The program whose variables a combined file holds.")
     ] = None,
     names: Annotated[
-        str | None, typer.Option("--names", metavar="FILE", help="Or the names of these variables, one a line.")
+        str | None,
+        typer.Option(
+            "--names",
+            metavar="FILE",
+            help="Or the names of these variables, one a line; of a .pt file those of its optimizer's parameters, in its order.",
+        ),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part", metavar="KEY", help="Only what SRC has below this key, such as model, under names without it."
+        ),
     ] = None,
     persistable: Annotated[
         list[str] | None,
@@ -300,6 +315,6 @@ def convert(
     from holdfast.cli.convert import convert
     from holdfast.cli.convert_sources import Hints
 
-    hints = Hints(program, names, persistable or (), bfloat16 or ())
+    hints = Hints(program, names, persistable or (), bfloat16 or (), part)
     dialect: Dialect = "paddle" if paddle else "fluid"
     _run(as_json, lambda out: convert(source, destination, to, serial, hints, dialect, out))

@@ -7,11 +7,15 @@ from typing import Any, Literal
 
 import holdfast
 from holdfast import dtypes
-from holdfast.cli.convert_sources import TABLES, Content, Hints, arrays_of, read
+from holdfast.adapters.numpy import dtype_problem
+from holdfast.cli import convert_training
+from holdfast.cli.convert_sources import TABLES, Content, Hints, arrays_of, part_of, read
 from holdfast.cli.exits import DONE, UsageError
 from holdfast.cli.output import Output
 from holdfast.cli.texts import count, size, tidy
-from holdfast.errors import ForeignFolderError
+from holdfast.engine.progress import Callback
+from holdfast.errors import ForeignFolderError, UnsupportedVariableError
+from holdfast.format.values import Tagged
 from holdfast.interop import checkpoint_tree, fluid_folder, npz, pdparams, torch_files
 from holdfast.interop.tensor import Dialect
 
@@ -25,25 +29,36 @@ def convert(
     """Convert; what the source is, its content says."""
     if to is not None and to not in TARGETS:
         raise UsageError(f"--to {to}: it must be one of {', '.join(TARGETS)}")
-    content = read(source, serial, hints)
+    with out.progress(f"read {source}") as progress:
+        content = read(source, serial, hints, progress)
     if not content.variables:
-        raise UsageError(f"{source} holds no variables")
+        raise UsageError(f"{source} holds no variables" + "".join(f"\nleft out: {what}" for what in content.left_out))
+    if hints.part is not None:
+        content = part_of(content, hints.part)
     chosen = to or ("fluid" if content.kind == "holdfast" else "holdfast")
     if chosen == "holdfast" and content.kind == "holdfast":
         raise UsageError(
             f"{source} is Holdfast's already; copy its folder, or say --to with one of {', '.join(TARGETS[1:])}"
         )
+    if content.kind in ("torch", "dcp") and chosen == "holdfast":
+        content = convert_training.with_names(content, hints.listed())
+    elif hints.names is not None and content.kind not in ("fluid-combined", "fluid-model"):
+        raise UsageError(f"--names has no meaning for {source} ({content.kind}) and --to {chosen}")
     left_out = [*content.left_out]
-    made = _write(content, destination, chosen, dialect, left_out)
+    with out.progress(f"write {tidy(os.path.abspath(destination))}") as progress:
+        made = _write(content, destination, chosen, dialect, left_out, progress)
     _report(content, destination, chosen, made, left_out, out)
     return DONE
 
 
-def _write(content: Content, destination: str, to: str, dialect: Dialect, left_out: list[str]) -> int | None:
+def _write(
+    content: Content, destination: str, to: str, dialect: Dialect, left_out: list[str], progress: Callback | None
+) -> int | None:
     """Write, and return the serial if there is one."""
     trainers = content.trainers
     if to == "holdfast":
-        return _to_holdfast(content, destination, left_out)
+        return _to_holdfast(content, destination, left_out, progress)
+    left_out += [f"value {name}" for name in content.values]
     if to != "fluid-checkpoint" and trainers is not None:
         left_out += [f"arguments of trainer {k}" for k, arguments in trainers.items() if arguments]
     if to == "fluid-checkpoint":
@@ -65,17 +80,32 @@ def _write(content: Content, destination: str, to: str, dialect: Dialect, left_o
     return None
 
 
-def _to_holdfast(content: Content, destination: str, left_out: list[str]) -> int | None:
+def _to_holdfast(content: Content, destination: str, left_out: list[str], progress: Callback | None) -> int | None:
+    reasons = {
+        name: f"{dtype_problem(value.array.dtype)}; save it as one of these where it was made"
+        for name, value in content.variables.items()
+        if dtypes.from_numpy(value.array.dtype) is None
+    }
+    if reasons:
+        raise UnsupportedVariableError(
+            reasons, f"{content.path} holds what no checkpoint can hold; nothing was written"
+        )
+    if convert_training.is_training(content):
+        state = convert_training.state_of(content)
+        # A serial is there only if the source has numbered steps.
+        return holdfast.save_checkpoint(
+            state, destination, step=content.serial, max_num_checkpoints=None, progress=progress
+        )
     arrays, parameters = arrays_of(content)
     state = {name: holdfast.parameters(array) if name in parameters else array for name, array in arrays.items()}
     if content.trainers is not None:
         left_out += [f"arguments of trainer {k}" for k in content.trainers if k]
         arguments = content.trainers.get(0)
-        return holdfast.save_checkpoint(state, destination, trainer_args=arguments, max_num_checkpoints=None)
-    if parameters == arrays.keys():
-        holdfast.save_params(state, destination)
-    else:
-        holdfast.save_persistables(state, destination)
+        return holdfast.save_checkpoint(
+            state, destination, trainer_args=arguments, max_num_checkpoints=None, progress=progress
+        )
+    save = holdfast.save_params if parameters == arrays.keys() else holdfast.save_persistables
+    save(state, destination, progress=progress)
     return None
 
 
@@ -120,6 +150,8 @@ def _report(content: Content, destination: str, to: str, made: int | None, left_
     ]
     total = sum(value.array.nbytes for value in content.variables.values())
     path = os.path.abspath(destination)
+    # Second names of variables are values in the format; to people they are none.
+    values = [n for n, value in content.values.items() if not isinstance(value, Tagged)] if to == "holdfast" else []
     out.document(
         {
             "source": os.path.abspath(content.path),
@@ -130,15 +162,21 @@ def _report(content: Content, destination: str, to: str, made: int | None, left_
             "serial": made,
             "variables": listed,
             "bytes": total,
+            "values": values,
             "left_out": left_out,
+            "notes": content.notes,
         }
     )
     parameters = len(listed) - len(content.others)
     where, there = _place(os.path.abspath(content.path), content.serial), _place(path, made)
     held = f"{count(len(listed), 'variable')}, {count(parameters, 'parameter')} among them, {size(total)}"
+    if values:
+        held += f"; {count(len(values), 'value')}"
     out.line(f"converted {where} ({content.kind}) to {there} ({to}): {held}")
     for what in left_out:
         out.line(f"left out: {what}")
+    for note in content.notes:
+        out.line(f"note: {note}")
 
 
 def _place(path: str, serial: int | None) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import holdfast
 from holdfast.cli.exits import UsageError
 from holdfast.cli.targets import Target, target
+from holdfast.engine.progress import Callback, Meter
 from holdfast.errors import CheckpointNotFoundError, FormatError
 from holdfast.interop import (
     checkpoint_tree,
@@ -25,6 +27,7 @@ from holdfast.interop import (
     pdparams,
     pir,
     program_wire,
+    source,
     torch_files,
 )
 from holdfast.interop.arrays import from_arrays, to_arrays
@@ -32,6 +35,7 @@ from holdfast.interop.expected import Expected, Value
 from holdfast.interop.fluid_names import MODEL, not_parameters
 from holdfast.interop.foreign import Held
 from holdfast.interop.lodtensor import LoDTensor
+from holdfast.interop.optimizers import Optimizer
 from holdfast.interop.recognise import Kind, combined_files, recognise
 
 TABLES = "__lookup_table__/"
@@ -44,15 +48,31 @@ class Hints:
 
     Attributes:
         program: file with the program whose variables a combined file holds.
-        names: file with their names, one a line.
+        names: file with their names, one a line; or with those of the parameters of PyTorch's optimizers.
         persistable: patterns of names that are no parameters.
         bfloat16: names of arrays that a pickle or an npz file holds as bare 16 bits and that are bfloat16; `*` for all.
+        part: the key below which everything is taken, with names as if it were all; None for the whole.
     """
 
     program: str | None = None
     names: str | None = None
     persistable: Sequence[str] = ()
     bfloat16: Sequence[str] = ()
+    part: str | None = None
+
+    def listed(self) -> list[str] | None:
+        """The names in the file `names`.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        if self.names is None:
+            return None
+        try:
+            with open(self.names, encoding="utf-8") as lines:
+                return [name for line in lines if (name := line.rstrip("\r\n"))]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the names in {self.names}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +87,10 @@ class Content:
         others: names of those that are no parameters.
         trainers: arguments of each trainer; None if the source is no checkpoint.
         left_out: what cannot be carried over, for people.
+        values: plain values beside the variables, by name.
+        optimizers: of PyTorch; their variables and values are among the others, under numbers.
+        frozen: names of parameters that were not trained.
+        notes: what people should know besides.
     """
 
     kind: str
@@ -76,10 +100,14 @@ class Content:
     others: set[str]
     trainers: dict[int, Any] | None = None
     left_out: list[str] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+    optimizers: list[Optimizer] = field(default_factory=list)
+    frozen: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
 
 
-def read(text: str, serial: int | None, hints: Hints) -> Content:
-    """The content of a source, whatever it is.
+def read(text: str, serial: int | None, hints: Hints, progress: Callback | None = None) -> Content:
+    """The content of a source, whatever it is. `progress` is told how much of it has been read.
 
     Raises:
         UsageError: it is not recognised, or something is needed that was not given.
@@ -102,9 +130,28 @@ def read(text: str, serial: int | None, hints: Hints) -> Content:
         raise UsageError(f"{chosen.path} is not recognised; docs/cli.md lists what convert reads")
     if chosen.serial is not None and kind not in ("fluid-checkpoints", "orbax-steps"):
         raise UsageError(f"{chosen.path} has no serials")
-    found = _other(kind, chosen, hints)
+    with _told(progress, chosen.path):
+        found = _other(kind, chosen, hints)
     named = {name for name in found.variables if any(fnmatch.fnmatchcase(name, p) for p in hints.persistable)}
     return replace(found, others=found.others | named)
+
+
+@contextlib.contextmanager
+def _told(progress: Callback | None, path: str) -> Iterator[None]:
+    """Tell `progress` of what is read below a path."""
+    if progress is None:
+        yield
+        return
+    paths = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names] or [path]
+    with source.watched(Meter("load", sum(map(_size, paths)), progress).add):
+        yield
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def _is_holdfast(chosen: Target) -> bool:
@@ -135,7 +182,7 @@ def _other(kind: Kind, chosen: Target, hints: Hints) -> Content:
         case "pdparams":
             return _pickled(path, hints)
         case "paddle-distributed":
-            return _named(kind, path, _plain(distcp.read(path)))
+            return _named(kind, path, plain(distcp.read(path)))
         case "program" | "pir-program":
             raise UsageError(
                 f"{path} is a program, without values. Give the files of its variables, and it as --program"
@@ -154,7 +201,7 @@ def _other(kind: Kind, chosen: Target, hints: Hints) -> Content:
         case "safetensors":
             return _held(kind, path, huggingface.read_file(path))
         case "huggingface":
-            return _held(kind, path, huggingface.read_folder(path))
+            return _held(kind, path, (huggingface.read_folder if os.path.isdir(path) else huggingface.read_index)(path))
         case "npz":
             return _held(kind, path, _npz(path, hints))
         case "orbax":
@@ -165,7 +212,23 @@ def _other(kind: Kind, chosen: Target, hints: Hints) -> Content:
 
 
 def _held(kind: Kind, path: str, held: Held) -> Content:
-    return Content(kind, path, None, _plain(held.arrays), set(held.others), None, held.left_out)
+    notes = [*held.notes]
+    if kind in ("torch", "safetensors") and (of := huggingface.shard_of(path)):
+        notes.append(
+            f"{os.path.basename(path)} is one of {of} files of a model: its folder, or the index in it, is all of it"
+        )
+    return Content(
+        kind,
+        path,
+        None,
+        plain(held.arrays),
+        set(held.others),
+        None,
+        held.left_out,
+        held.values,
+        held.optimizers,
+        notes=notes,
+    )
 
 
 def _npz(path: str, hints: Hints) -> Held:
@@ -177,7 +240,8 @@ def _npz(path: str, hints: Hints) -> Held:
         raise UsageError(str(error)) from error
 
 
-def _plain(arrays: dict[str, np.ndarray]) -> dict[str, Value]:
+def plain(arrays: dict[str, np.ndarray]) -> dict[str, Value]:
+    """Arrays as values without LoD."""
     return {name: LoDTensor(array) for name, array in arrays.items()}
 
 
@@ -200,7 +264,7 @@ def _pickled(path: str, hints: Hints) -> Content:
             found = pdparams.read(file, bfloat16=marked)
         if twice := sorted(found.arrays.keys() & variables.keys()):
             raise UsageError(f"{files[0]} and {file} both hold {', '.join(twice)}; convert them one by one")
-        variables |= _plain(found.arrays)
+        variables |= plain(found.arrays)
         if file.endswith(".pdopt"):
             others |= found.arrays.keys()
         left_out += [f"value {name}" for name in found.values]
@@ -232,12 +296,8 @@ def _with_program(kind: Kind, path: str, hints: Hints) -> Content:
 
 def _expected(folder: str, file: str | None, hints: Hints) -> tuple[dict[str, Expected] | None, set[str]]:
     """What is expected, and the names of it that are known to be no parameters."""
-    if hints.names is not None:
-        try:
-            with open(hints.names, encoding="utf-8") as lines:
-                return {name: Expected() for line in lines if (name := line.rstrip("\r\n"))}, set()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the names in {hints.names}: {error}") from error
+    if (listed := hints.listed()) is not None:
+        return {name: Expected() for name in listed}, set()
     stem = None if file is None else os.path.join(folder, os.path.splitext(file)[0])
     beside = [os.path.join(folder, MODEL)] + ([] if stem is None else [stem + ".pdmodel", stem + ".json"])
     program = hints.program or next((name for name in beside if os.path.isfile(name)), None)
@@ -251,6 +311,29 @@ def _expected(folder: str, file: str | None, hints: Hints) -> tuple[dict[str, Ex
     expected = desc.persistables()
     # Paddle 2 and later mark parameters; if nothing is marked, names must do.
     return expected, {n for n in expected if not marks[n]} if any(marks.values()) else set()
+
+
+def part_of(content: Content, part: str) -> Content:
+    """What stands below a key of the source, with names as if it were all.
+
+    Raises:
+        UsageError: there is no variable.
+    """
+    prefix = f"{part}."
+    variables = {n.removeprefix(prefix): value for n, value in content.variables.items() if n.startswith(prefix)}
+    roots = dict.fromkeys(name.partition(".")[0] for name in (*content.variables, *content.values))
+    if not variables:
+        raise UsageError(f"{content.path} has no part {part!r} with variables in it; it has {', '.join([*roots][:50])}")
+    beside = [name for name in (*content.variables, *content.values) if not name.startswith(prefix)]
+    rest = dict.fromkeys(name.partition(".")[0] for name in beside)
+    return replace(
+        content,
+        variables=variables,
+        others={name.removeprefix(prefix) for name in content.others if name.startswith(prefix)},
+        left_out=[*content.left_out, *(f"part {name}" for name in rest if name != part)],
+        values={name.removeprefix(prefix): value for name, value in content.values.items() if name.startswith(prefix)},
+        optimizers=[],
+    )
 
 
 def arrays_of(content: Content) -> tuple[dict[str, np.ndarray], set[str]]:

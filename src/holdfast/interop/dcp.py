@@ -1,14 +1,13 @@
 """A folder of `torch.distributed.checkpoint` (DCP): `.metadata` says where each piece of a tensor is, `*.distcp` hold the pieces.
 
 DCP itself unpickles `.metadata` without any restriction, so it is not asked: this file is read without unpickling
-(`pickles.py`), and the pieces by PyTorch's restricted unpickler (`torch_files.py`).
+(`pickles.py`), and the pieces, each of which is a file of `torch.save`, as such files are (`torch_files.py`).
 
 Source: torch/distributed/checkpoint/metadata.py, filesystem.py and planner_helpers.py of PyTorch 2.13.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import re
@@ -16,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.errors import CheckpointNotFoundError, FormatError, UnsupportedVariableError
+from holdfast.errors import CheckpointNotFoundError, FormatError
 from holdfast.format.geometry import Box, boxes_problem
 from holdfast.interop import pickles, torch_files
-from holdfast.interop.foreign import Held, of_optimizers
-from holdfast.interop.pickles import Record
-from holdfast.interop.source import opened, read_all
+from holdfast.interop.foreign import Held, LeftOut, Refused, collect
+from holdfast.interop.pickle_parts import Record
+from holdfast.interop.source import of_bytes, opened, read_all
 
 METADATA = ".metadata"
 _MAX_METADATA_BYTES = 1 << 30
@@ -45,8 +44,6 @@ _KNOWN = frozenset(
         *(f"pathlib{part}.{kind}Path" for part in ("", "._local") for kind in ("Posix", "Windows", "PurePosix")),
     ]
 )
-_GROUPS = re.compile(r"(.*?\.)?param_groups(?=\.)", re.DOTALL)
-
 Offset = tuple[int, ...]
 
 
@@ -60,13 +57,12 @@ def is_dcp(path: str | os.PathLike[str]) -> bool:
 
 
 def read(path: str | os.PathLike[str]) -> Held:
-    """All tensors of a folder, put together from the pieces of all ranks. Values that are no tensors are left out, by name.
+    """All tensors of a folder, put together from the pieces of all ranks, and plain values; objects are left out, by name.
 
     Raises:
         CheckpointNotFoundError: there is no `.metadata`: that save never finished.
         FormatError: a file is cut off or malformed, or the pieces do not make up the tensors exactly.
         UnsupportedVariableError: a tensor has no form as an array.
-        MissingExtraError: PyTorch is not installed, or too old to be safe.
         StorageError: the system refused to read.
     """
     where = os.fspath(path)
@@ -76,11 +72,50 @@ def read(path: str | os.PathLike[str]) -> Held:
     held = pickles.read(read_all(source, _MAX_METADATA_BYTES), source, records=_KNOWN)
     try:
         tensors, values, places = _listed(held)
+        paths = _paths(held.fields.get("planner_data"))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise FormatError(f"{source} is not as this version knows such files: {error!r}") from error
-    arrays = _Pieces(where, places).arrays(tensors)
-    shown = dict.fromkeys(match[0] if (match := _GROUPS.match(name)) else name for name in values)
-    return Held(arrays, of_optimizers(arrays, values), [f"value {name}" for name in shown])
+    pieces = _Pieces(where, places)
+    leaves = pieces.tensors(tensors) | {name: pieces.value(name) for name in values}
+    made = collect(_tree(leaves, paths, source), 4 * len(leaves) + pieces.size, where)
+    made.notes.extend(pieces.notes)
+    return made
+
+
+Path = tuple[str | int, ...]
+
+
+def _paths(held: Any) -> dict[str, Path]:
+    """Where each name stands in what was saved, if DCP made names of nested keys."""
+    if type(held) is not dict:
+        return {}
+    for path in held.values():
+        if type(path) is not tuple or not path or not all(type(key) in (str, int) for key in path):
+            raise ValueError(f"{str(path)[:100]} is no path of keys")
+    return held
+
+
+def _tree(leaves: dict[str, Any], paths: dict[str, Path], where: str) -> dict[str, Any]:
+    """What was saved: dicts for texts on the way, lists for numbers."""
+    tree: dict[str | int, Any] = {}
+    for name, leaf in leaves.items():
+        *way, last = paths.get(name, (name,))
+        node = tree
+        for key in way:
+            node = node.setdefault(key, {})
+            if type(node) is not dict:
+                raise FormatError(f"{where}: {name!r} is said to stand in what is no dict")
+        if last in node:
+            raise FormatError(f"{where}: two parts are said to stand at {name!r}")
+        node[last] = leaf
+    return {str(key): _lists(item) for key, item in tree.items()}
+
+
+def _lists(node: Any) -> Any:
+    if type(node) is not dict:
+        return node
+    made = {key: _lists(item) for key, item in node.items()}
+    return list(made.values()) if made and list(made) == list(range(len(made))) else made
 
 
 class _Tensor:
@@ -110,21 +145,23 @@ class _Place:
             raise ValueError(f"{self.name} is compressed or encrypted: {fields['transform_descriptors']}")
 
 
-Places = dict[tuple[str, Offset], _Place]
+Places = dict[tuple[str, Offset | None], _Place]
 
 
 def _listed(metadata: Record) -> tuple[dict[str, _Tensor], list[str], Places]:
     tensors: dict[str, _Tensor] = {}
     values: list[str] = []
     for name, record in metadata.fields["state_dict_metadata"].items():
+        if type(name) is not str:
+            raise ValueError(f"{str(name)[:100]!r} is no name")
         if record.kind == "BytesStorageMetadata":
             values.append(name)
         else:
             tensors[name] = _Tensor(record.fields)
     places: Places = {}
     for index, info in metadata.fields["storage_data"].items():
-        if index.fields["fqn"] in tensors:
-            places[index.fields["fqn"], _size(index.fields["offset"])] = _Place(info.fields)
+        fqn, offset = index.fields["fqn"], index.fields.get("offset")
+        places[fqn, None if offset is None or fqn not in tensors else _size(offset)] = _Place(info.fields)
     return tensors, values, places
 
 
@@ -143,7 +180,6 @@ class _Pieces:
 
     def __init__(self, where: str, places: Places) -> None:
         self.where, self.places = where, places
-        self.torch = torch_files.library(where)
         total = 0
         problems = []
         for name in sorted({place.name for place in places.values()}):
@@ -160,30 +196,24 @@ class _Pieces:
             raise FormatError(f"{where} is not whole: {'; '.join(problems)}")
         if sum(place.length for place in places.values()) > total:
             raise FormatError(f"{where}: its pieces overlap: together they are longer than its files")
-        self.convert = torch_files.Arrays(self.torch, total)
+        self.size = total
+        self.notes: list[str] = []
 
-    def arrays(self, tensors: dict[str, _Tensor]) -> dict[str, np.ndarray]:
-        """All of them.
+    def tensors(self, tensors: dict[str, _Tensor]) -> dict[str, np.ndarray | Refused]:
+        """All tensors, as arrays where they have such a form."""
+        return {name: self._whole(name, tensor) for name, tensor in tensors.items()}
 
-        Raises:
-            UnsupportedVariableError: some have no such form.
-        """
-        made: dict[str, np.ndarray] = {}
-        reasons: dict[str, str] = {}
-        for name, tensor in tensors.items():
-            whole = self._whole(name, tensor)
-            if isinstance(whole, str):
-                reasons[name] = whole
-            else:
-                made[name] = whole
-        if reasons:
-            raise UnsupportedVariableError(reasons)
-        return made
+    def value(self, name: str) -> Any:
+        """What stands in the checkpoint under a name, and is no tensor."""
+        place = self.places.get((name, None))
+        if place is None:
+            return LeftOut("the metadata do not say where it is")
+        return self._read(place, f"the value {name!r}")
 
-    def _whole(self, name: str, tensor: _Tensor) -> np.ndarray | str:
+    def _whole(self, name: str, tensor: _Tensor) -> np.ndarray | Refused:
         if math.prod(tensor.shape) == 0:
-            part = self._piece(name, tensor.boxes[0]) if tensor.boxes else "has no piece"  # for its dtype
-            return part if isinstance(part, str) else part.reshape(tensor.shape)
+            part = self._piece(name, tensor.boxes[0]) if tensor.boxes else Refused("has no piece")  # for its dtype
+            return part if isinstance(part, Refused) else part.reshape(tensor.shape)
         boxes = [box for box in tensor.boxes if box.size]
         if problem := boxes_problem(tensor.shape, boxes):
             raise FormatError(f"{self.where}: the pieces of {name!r} do not make up {tensor.shape}: {problem}")
@@ -195,7 +225,7 @@ class _Pieces:
         whole: np.ndarray | None = None
         for box in boxes:
             part = self._piece(name, box)
-            if isinstance(part, str):
+            if isinstance(part, Refused):
                 return part
             if whole is None:
                 whole = np.empty(tensor.shape, part.dtype)
@@ -211,15 +241,16 @@ class _Pieces:
             raise FormatError(f"{self.where}: the metadata does not say where the piece of {name!r} at {box.offset} is")
         return place
 
-    def _piece(self, name: str, box: Box) -> np.ndarray | str:
-        place = self._place(name, box)
+    def _piece(self, name: str, box: Box) -> np.ndarray | Refused:
+        what = f"the piece of {name!r} at {box.offset}"
+        found = self._read(self._place(name, box), what)
+        if not isinstance(found, np.ndarray | Refused) or (isinstance(found, np.ndarray) and found.shape != box.shape):
+            raise FormatError(f"{self.where}: {what} is not {box.shape}")
+        return found
+
+    def _read(self, place: _Place, what: str) -> Any:
         file = os.path.join(self.where, place.name)
         with opened(file) as source:
             source.skip(place.offset, "what stands before")
-            data = source.take(place.length, f"a piece of {name!r}")
-        found = self.convert.array_of(
-            torch_files.load(io.BytesIO(data), f"{file}, the piece of {name!r} at {box.offset}")
-        )
-        if found is None or (not isinstance(found, str) and found.shape != box.shape):
-            raise FormatError(f"{file}: the piece of {name!r} at {box.offset} is not {box.shape}")
-        return found
+            data = source.take(place.length, what)
+        return torch_files.tree_of(of_bytes(data, f"{file}, {what}"), self.notes)

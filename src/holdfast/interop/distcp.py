@@ -17,7 +17,7 @@ import numpy as np
 
 from holdfast.errors import CheckpointNotFoundError, FormatError
 from holdfast.interop import files, pickles
-from holdfast.interop.pickles import Record
+from holdfast.interop.pickle_parts import Record
 from holdfast.interop.source import read_all
 
 MAX_METADATA_BYTES = 1 << 30

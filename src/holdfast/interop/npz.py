@@ -16,10 +16,10 @@ from typing import Literal
 import ml_dtypes
 import numpy as np
 
-from holdfast.errors import FormatError, UnsupportedVariableError
+from holdfast.errors import FormatError, StorageError, UnsupportedVariableError
 from holdfast.interop import files
 from holdfast.interop.foreign import Held
-from holdfast.interop.source import opened
+from holdfast.interop.source import check_memory, opened
 
 _ENDING = ".npy"
 _MAX_NAME_BYTES = 60_000  # a zip file has 65,535 for it
@@ -44,15 +44,23 @@ def read(path: str | os.PathLike[str], *, bfloat16: Collection[str] | Literal["a
     with opened(where):  # a regular file, that may be read
         pass
     members: dict[str, np.ndarray | None] = {}
+    objects: list[str] = []
     try:
         with zipfile.ZipFile(where) as archive:
             _check_count(archive, where)
+            check_memory(sum(member.file_size for member in archive.infolist()), where)
             for member in archive.infolist():
-                _add(members, archive, member, where)
-    except FormatError:
+                _add(members, objects, archive, member, where)
+    except (FormatError, StorageError):
         raise
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise FormatError(f"{where} is cut off or malformed: {error}") from error
+    if objects:
+        raise FormatError(
+            f"{where}: {', '.join(map(repr, objects[:50]))} hold{'s' * (len(objects) == 1)} pickled objects, which are not read: "
+            "nothing of it was executed. If you trust it, load it with allow_pickle=True, and save what is in there as arrays of "
+            "numbers"
+        )
     arrays = {name: array for name, array in members.items() if array is not None}
     left_out = [f"value {name}" for name, array in members.items() if array is None]
     return Held(_marked(arrays, bfloat16, where), set(), left_out)
@@ -64,22 +72,30 @@ def _check_count(archive: zipfile.ZipFile, where: str) -> None:
     archive.fp.seek(-22, os.SEEK_END)
     end = archive.fp.read(22)
     count = int.from_bytes(end[10:12], "little")
+    if sum(member.compress_size for member in archive.infolist()) > archive.fp.tell():
+        raise FormatError(f"{where} is malformed: its parts overlap, together they are longer than the file")
     if end[:4] != b"PK\x05\x06" or count not in (len(archive.infolist()), 0xFFFF):
         raise FormatError(
             f"{where} is cut off or malformed: it holds {len(archive.infolist())} parts, its end says {count}"
         )
 
 
-def _add(members: dict[str, np.ndarray | None], archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> None:
-    """Add an array, or None for what is none."""
+def _add(
+    members: dict[str, np.ndarray | None],
+    objects: list[str],
+    archive: zipfile.ZipFile,
+    member: zipfile.ZipInfo,
+    where: str,
+) -> None:
+    """Add an array, or None for what is none; the names of those that are pickled objects too."""
     name = member.filename.removesuffix(_ENDING)
     if name in members:
         raise FormatError(f"{where}: two arrays have the name {name!r}")
-    array = _array(archive, member, where) if name != member.filename else None
+    array = _array(objects, archive, member, where) if name != member.filename else None
     members[name] = None if array is None or array.dtype.kind in "SU" else array
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> np.ndarray:
+def _array(objects: list[str], archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> np.ndarray | None:
     what = f"{where}: {member.filename!r}"
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise FormatError(f"{what} is compressed in a way that NumPy never uses")
@@ -92,7 +108,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> np.
             raise FormatError(f"{what} is no array as NumPy writes it: {error}") from error
         begun = file.tell()
     if dtype.hasobject:
-        raise FormatError(f"{what} holds pickled objects, which are not read: nothing of it was executed")
+        objects.append(member.filename)
+        return None
     count = 1
     for extent in shape:  # Python's integers do not overflow
         count *= extent
@@ -125,7 +142,7 @@ def _marked(
         if array.dtype.kind not in "iufcb" and name not in chosen
     }
     if reasons:
-        raise UnsupportedVariableError(reasons)
+        raise UnsupportedVariableError(reasons, f"{where} holds what no checkpoint can hold")
     return made
 
 
@@ -138,7 +155,9 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> Non
     """
     reasons = {name: reason for name, array in arrays.items() if (reason := _problem(name, array))}
     if reasons:
-        raise UnsupportedVariableError(reasons)
+        raise UnsupportedVariableError(
+            reasons, f"{os.fspath(path)} was not written: a file of NumPy cannot hold all of it"
+        )
     with (
         files.new_file(os.fspath(path)) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,

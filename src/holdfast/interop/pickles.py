@@ -13,75 +13,28 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
 
 from holdfast.errors import FormatError
+from holdfast.interop.pickle_parts import STORED, Array, CutOffError, Dict, DType, Finished, Global, Instance
 
-_MAX_DEPTH = 64
-_MAX_KEY = 1 << 31  # an int as a key; greater ones could be chosen to collide in a dict
 DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
 """NumPy's names of the dtypes that a pickle may hold."""
+_HOSTILE = {
+    "os", "posix", "nt", "sys", "subprocess", "builtins", "__builtin__", "runpy", "importlib", "pty", "socket", "shutil", "ctypes",
+    "pickle", "_pickle", "cPickle", "marshal", "codecs", "_codecs", "webbrowser", "code", "timeit", "multiprocessing", "io", "_io",
+}  # fmt: skip
+"""Modules of which an honest file calls nothing but what is known here."""
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Record:
-    """What the caller allowed by name: an instance of a class, what a function gave, or the thing itself. No behaviour.
-
-    Attributes:
-        kind: the name, without the module.
-        fields: those of an instance.
-        arguments: what it is made of, where that is no fields.
-    """
-
-    kind: str
-    fields: dict[str, Any]
-    arguments: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Global:
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(slots=True, eq=False)
-class _Dict:
-    pairs: list[tuple[Any, Any]] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False)
-class _Array:
-    made: np.ndarray | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _DType:
-    name: str
-    order: str = "|"
-
-    @property
-    def numpy(self) -> np.dtype:
-        return np.dtype(("<" if self.order == "|" else self.order) + self.name)
-
-
-@dataclass(slots=True, eq=False)
-class _Instance:
-    kind: str
-    state: _Dict | tuple[Any, ...] | None = None
 
 
 class _Machine:
     """Stack, marks and memo of one pickle."""
 
-    def __init__(self, data: bytes, where: str, records: frozenset[str]) -> None:
-        self.data, self.where, self.records = data, where, records
+    def __init__(self, data: bytes, where: str, records: frozenset[str], objects: bool) -> None:
+        self.data, self.where, self.records, self.objects = data, where, records, objects
         self.at = 0
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -94,7 +47,7 @@ class _Machine:
 
     def take(self, count: int) -> bytes:
         if count > len(self.data) - self.at:
-            raise FormatError(
+            raise CutOffError(
                 f"{self.where} is cut off: bytes {self.at:,} to {self.at + count:,} are needed, but there are {len(self.data):,}"
             )
         self.at += count
@@ -106,6 +59,7 @@ class _Machine:
     def line(self) -> str:
         end = self.data.find(b"\n", self.at, self.at + 256)
         if end < 0:
+            self.take(256)
             self.bad("a line has no end")
         text = self.take(end + 1 - self.at)[:-1]
         if not text.isascii():
@@ -133,6 +87,11 @@ class _Machine:
             self.bad(f"there is no {what} to add to: the pickle is malformed")
         return self.stack[-1]
 
+    def object(self) -> Instance | None:
+        """The instance on top of the stack, of a class that may be a list or a dict too."""
+        found = self.stack[-1] if self.objects and len(self.stack) > (self.marks[-1] if self.marks else 0) else None
+        return found if type(found) is Instance else None
+
     def run(self) -> Any:
         if self.take(1) != b"\x80" or not 2 <= (protocol := self.take(1)[0]) <= 5:
             raise FormatError(f"{self.where} is no pickle of protocol 2 to 5")
@@ -146,53 +105,69 @@ class _Machine:
             step(self)
         if len(self.stack) != 1 or self.marks:
             self.bad("the pickle ends with another number of values than one")
-        if self.at != len(self.data):
-            raise FormatError(
-                f"{self.where} is longer than its content: expected {self.at:,} bytes, found {len(self.data):,}"
-            )
-        return _Finished(self).of(self.stack[0], 0)
+        return Finished(self.bad, self.at, self.kind_of, self.objects).of(self.stack[0])
 
-    def found(self, module: Any, name: Any) -> _Global:
+    def found(self, module: Any, name: Any) -> Global:
         if type(module) is not str or type(name) is not str:
             self.bad("a global's name is no text")
-        known = _Global(module, name)
-        if known not in _CALLS and known not in _TYPES and str(known) not in self.records:
-            self.bad(
-                f"it refers to {known}. Files of parameters hold arrays, dicts, lists, tuples, strings and numbers only; "
-                "nothing of it was executed"
-            )
+        known = Global(module, name)
+        if known not in _CALLS and known not in _TYPES and str(known) not in self.records and not self.objects:
+            self.refers_to(known)
         return known
+
+    def refers_to(self, name: Global) -> NoReturn:
+        hint = ". If you trust it, load it where it was made, and save it without that" if self.objects else ""
+        self.bad(
+            f"it refers to {str(name)[:200]}. Files of parameters hold arrays, dicts, lists, tuples, strings and numbers only; "
+            f"nothing of it was executed{hint}"
+        )
+
+    def named(self, known: Global) -> str:
+        return str(known) if self.objects else known.name
+
+    def kind_of(self, known: Global) -> str | None:
+        return self.named(known) if self.objects or str(known) in self.records else None
 
     def reduce(self) -> None:
         function, arguments = self.popped(2)
-        if type(function) is _Global and str(function) in self.records and type(arguments) is tuple:
-            self.stack.append(_Instance(function.name, arguments))
+        if type(function) is Global and str(function) in self.records and type(arguments) is tuple:
+            self.stack.append(Instance(self.named(function), arguments))
             return
-        call = _CALLS.get(function) if type(function) is _Global else None
+        call = _CALLS.get(function) if type(function) is Global else None
+        if self.objects and type(function) is Global:
+            call = _OBJECT_CALLS.get(function, call)
+        if call is None and type(function) is Global and self.objects and type(arguments) is tuple:
+            if function.module.partition(".")[0] in _HOSTILE:
+                self.refers_to(function)  # nothing would happen, but somebody meant it to
+            self.stack.append(Instance(self.named(function), arguments))
+            return
         if call is None or type(arguments) is not tuple:
             self.bad("it calls what is no function of the list of allowed ones; nothing was executed")
         self.stack.append(call(self, arguments))
 
     def new(self) -> None:
         kind, arguments = self.popped(2)
-        if type(kind) is not _Global or str(kind) not in self.records or arguments != ():
+        known = type(kind) is Global and (self.objects or (str(kind) in self.records and arguments == ()))
+        if not known or type(arguments) is not tuple:
             self.bad("it makes an object that files of parameters do not have; nothing was executed")
-        self.stack.append(_Instance(kind.name))
+        self.stack.append(Instance(self.named(kind), arguments))
 
     def build(self) -> None:
         state = self.pop()
         target = self.stack[-1] if len(self.stack) > (self.marks[-1] if self.marks else 0) else None
-        if type(target) is _Array and target.made is None:
+        if type(target) is Array and target.made is None:
             target.made = self.array(state)
-        elif type(target) is _DType and type(state) is tuple and len(state) >= 2 and state[1] in ("<", ">", "|"):
+        elif type(target) is DType and type(state) is tuple and len(state) >= 2 and state[1] in ("<", ">", "|"):
             target.order = state[1]
-        elif type(target) is _Instance and target.state is None and type(state) in (_Dict, tuple):
-            target.state = state
+        elif type(target) is Instance and target.state is None and (self.objects or type(state) in (Dict, tuple)):
+            target.state = state if type(state) in (Dict, tuple) else (state,)
+        elif type(target) is Dict and self.objects:
+            pass  # attributes of an OrderedDict: `_metadata` of a module's state
         else:
             self.bad("it sets the state of what has none; nothing was executed")
 
     def array(self, state: Any) -> np.ndarray:
-        if type(state) is not tuple or len(state) != 5 or type(state[2]) is not _DType:
+        if type(state) is not tuple or len(state) != 5 or type(state[2]) is not DType:
             self.bad("the state of an array is not what NumPy writes")
         _, shape, kind, fortran, data = state
         if type(data) is str:  # Python 2 wrote bytes as such
@@ -228,55 +203,16 @@ class _Machine:
             self.bad("a string is not UTF-8")
 
 
-class _Finished:
-    """Makes what a pickle held of what the machine built: a tree of at most as many nodes as the file has bytes."""
-
-    def __init__(self, machine: _Machine) -> None:
-        self._bad, self._left, self._records = machine.bad, len(machine.data), machine.records
-
-    def of(self, value: Any, depth: int) -> Any:
-        self._left -= 1
-        if self._left < 0 or depth > _MAX_DEPTH:
-            self._bad("its parts refer to each other without end")
-        kind = type(value)
-        if kind in (str, int, float, bool, bytes) or value is None:
-            return value
-        if kind is _Array and value.made is not None:
-            return value.made
-        if kind in (list, tuple):
-            return kind(self.of(item, depth + 1) for item in value)
-        if kind is _Dict:
-            return self._dict(value, depth)
-        if kind is _Instance:
-            if type(value.state) is tuple:
-                return Record(value.kind, {}, self.of(value.state, depth + 1))
-            return Record(value.kind, self._dict(value.state or _Dict(), depth))
-        if kind is _Global and str(value) in self._records:
-            return Record(value.name, {})
-        return self._bad("it holds a part of an array, or a class, instead of a value")
-
-    def _dict(self, value: _Dict, depth: int) -> dict[Any, Any]:
-        made: dict[Any, Any] = {}
-        for raw, item in value.pairs:
-            key = self.of(raw, depth + 1)
-            if not (type(key) in (str, Record) or (type(key) is int and abs(key) < _MAX_KEY)):
-                self._bad(f"a dict has a key of type {type(key).__name__}")
-            if key in made:
-                self._bad(f"a dict has the key {str(key)[:100]!r} twice")
-            made[key] = self.of(item, depth + 1)
-        return made
-
-
-def _reconstruct(machine: _Machine, arguments: tuple[Any, ...]) -> _Array:
+def _reconstruct(machine: _Machine, arguments: tuple[Any, ...]) -> Array:
     if len(arguments) != 3 or arguments[0] != _NDARRAY or arguments[1] != (0,) or arguments[2] not in (b"b", "b"):
         machine.bad("an array is begun as NumPy does not begin one")
-    return _Array()
+    return Array()
 
 
-def _dtype(machine: _Machine, arguments: tuple[Any, ...]) -> _DType:
+def _dtype(machine: _Machine, arguments: tuple[Any, ...]) -> DType:
     if not arguments or type(arguments[0]) is not str or arguments[0] not in DTYPES:
         machine.bad(f"the dtype {str(arguments[:1])[:100]} is not one of numbers")
-    return _DType(arguments[0])
+    return DType(arguments[0])
 
 
 def _encode(machine: _Machine, arguments: tuple[Any, ...]) -> bytes:
@@ -286,7 +222,7 @@ def _encode(machine: _Machine, arguments: tuple[Any, ...]) -> bytes:
 
 
 def _scalar(machine: _Machine, arguments: tuple[Any, ...]) -> Any:
-    if len(arguments) != 2 or type(arguments[0]) is not _DType:
+    if len(arguments) != 2 or type(arguments[0]) is not DType:
         machine.bad("a scalar is not what NumPy writes")
     return machine.array((1, (), arguments[0], False, arguments[1])).item()
 
@@ -309,18 +245,27 @@ def _empty(make: Callable[[], Any]) -> Callable[[_Machine, tuple[Any, ...]], Any
     return made
 
 
-_NDARRAY = _Global("numpy", "ndarray")
+def _mapping(_: _Machine, arguments: tuple[Any, ...]) -> Dict:
+    """An OrderedDict has no argument, or pairs (in Python 2); a Counter a dict; a defaultdict what makes its values."""
+    given = arguments[0] if len(arguments) == 1 else None
+    if type(given) is list and all(type(pair) is list and len(pair) == 2 for pair in given):
+        return Dict([(key, item) for key, item in given])
+    return given if type(given) is Dict else Dict()
+
+
+_NDARRAY = Global("numpy", "ndarray")
 _TYPES = {_NDARRAY}
-_CALLS: dict[_Global, Callable[[_Machine, tuple[Any, ...]], Any]] = {
-    **{_Global(module, "_reconstruct"): _reconstruct for module in _NUMPY},
-    **{_Global(module, "scalar"): _scalar for module in _NUMPY},
-    _Global("numpy", "dtype"): _dtype,
-    _Global("_codecs", "encode"): _encode,
-    **{_Global(module, "tuple"): _tuple for module in ("builtins", "__builtin__")},
-    **{_Global(module, "bytes"): _empty(bytes) for module in ("builtins", "__builtin__")},
-    _Global("collections", "OrderedDict"): _empty(_Dict),
+_CALLS: dict[Global, Callable[[_Machine, tuple[Any, ...]], Any]] = {
+    **{Global(module, "_reconstruct"): _reconstruct for module in _NUMPY},
+    **{Global(module, "scalar"): _scalar for module in _NUMPY},
+    Global("numpy", "dtype"): _dtype,
+    Global("_codecs", "encode"): _encode,
+    **{Global(module, "tuple"): _tuple for module in ("builtins", "__builtin__")},
+    **{Global(module, "bytes"): _empty(bytes) for module in ("builtins", "__builtin__")},
+    Global("collections", "OrderedDict"): _empty(Dict),
 }
 """All that a pickle may refer to."""
+_OBJECT_CALLS = {Global("collections", name): _mapping for name in ("OrderedDict", "Counter", "defaultdict")}
 
 
 def _push(read: Callable[[_Machine], Any]) -> Callable[[_Machine], None]:
@@ -343,13 +288,36 @@ def _text_int(machine: _Machine) -> int | bool:
 
 
 def _append(machine: _Machine, values: list[Any]) -> None:
-    machine.top(list, "list").extend(values)
+    if (owner := machine.object()) is not None:
+        owner.items.extend(values)
+    else:
+        machine.top(list, "list").extend(values)
 
 
 def _set(machine: _Machine, values: list[Any]) -> None:
     if len(values) % 2:
         machine.bad("a key has no value: the pickle is malformed")
-    machine.top(_Dict, "dict").pairs.extend(zip(values[::2], values[1::2], strict=True))
+    if (owner := machine.object()) is not None:
+        owner.items.extend(values)
+    else:
+        machine.top(Dict, "dict").pairs.extend(zip(values[::2], values[1::2], strict=True))
+
+
+def _set_of(kind: str) -> Callable[[_Machine], None]:
+    def made(machine: _Machine) -> None:
+        if not machine.objects:
+            machine.bad("it has a set, which files of parameters do not have")
+        machine.stack.append(Instance(kind, tuple(machine.since_mark()) if kind == "builtins.frozenset" else ()))
+
+    return made
+
+
+def _stored(machine: _Machine) -> Any:
+    place = machine.pop()
+    if not machine.objects or type(place) is not tuple:
+        machine.bad("it refers to something outside of it")
+    # Of classes PyTorch once kept the source too.
+    return place[1] if len(place) > 1 and place[0] == "module" else Instance(STORED, place)
 
 
 def _get(machine: _Machine, index: int) -> Any:
@@ -391,7 +359,7 @@ _STEPS: dict[bytes, Callable[[_Machine], None]] = {
     b"B": _push(lambda m: m.take(m.number("I"))),
     b"\x8e": _push(lambda m: m.take(m.number("Q"))),
     b"]": _push(lambda _: []),
-    b"}": _push(lambda _: _Dict()),
+    b"}": _push(lambda _: Dict()),
     b")": _push(lambda _: ()),
     b"t": _push(lambda m: tuple(m.since_mark())),
     b"\x85": _push(lambda m: m.popped(1)),
@@ -403,6 +371,10 @@ _STEPS: dict[bytes, Callable[[_Machine], None]] = {
     b"u": lambda m: _set(m, m.since_mark()),
     b"c": _push(lambda m: m.found(m.line(), m.line())),
     b"\x93": _push(lambda m: m.found(*m.popped(2))),
+    b"\x8f": _set_of("builtins.set"),
+    b"\x90": lambda m: _append(m, m.since_mark()),
+    b"\x91": _set_of("builtins.frozenset"),
+    b"Q": _push(_stored),
     b"R": _Machine.reduce,
     b"\x81": _Machine.new,
     b"b": _Machine.build,
@@ -415,13 +387,16 @@ _STEPS: dict[bytes, Callable[[_Machine], None]] = {
 }
 
 
-def read(data: bytes, where: str, *, records: frozenset[str] = frozenset()) -> Any:
+def read(data: bytes, where: str, *, records: frozenset[str] = frozenset(), objects: bool = False) -> Any:
     """What a pickle holds.
 
     Args:
         data: all bytes of the file.
         where: the file's name, for messages.
         records: classes, functions and constants, as `module.name`, that are read as `Record`; they are not imported.
+        objects: whether objects of any other class are read as `Record` too, with the class's full name, and so are
+            references to what is kept outside of the pickle (`STORED`), and what calls of other functions would give, unless
+            these are of modules with which a file could do harm.
 
     Returns:
         Arrays (new, writable, of native byte order), dicts, lists, tuples, str, bytes, int, float, bool, None and `Record`.
@@ -429,4 +404,15 @@ def read(data: bytes, where: str, *, records: frozenset[str] = frozenset()) -> A
     Raises:
         FormatError: the pickle is cut off, padded or malformed, or refers to anything else.
     """
-    return _Machine(data, where, records).run()
+    value, end = read_first(data, where, records=records, objects=objects)
+    if end != len(data):
+        raise FormatError(f"{where} is longer than its content: expected {end:,} bytes, found {len(data):,}")
+    return value
+
+
+def read_first(
+    data: bytes, where: str, *, records: frozenset[str] = frozenset(), objects: bool = False
+) -> tuple[Any, int]:
+    """What the pickle at the beginning of some bytes holds, and how many bytes it has; else like `read`."""
+    machine = _Machine(data, where, records, objects)
+    return machine.run(), machine.at

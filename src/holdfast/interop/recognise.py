@@ -21,7 +21,8 @@ from holdfast.interop import (
     orbax,
     pir,
     program_wire,
-    torch_files,
+    safetensors_files,
+    torch_archive,
 )
 from holdfast.interop.fluid_names import MODEL
 from holdfast.interop.source import opened
@@ -45,7 +46,7 @@ pir-program         a program of Paddle 3 as JSON (`pir.parameters`)
 torch               a file of `torch.save` (`torch_files.read`)
 dcp                 a folder of `torch.distributed.checkpoint` (`dcp.read`)
 safetensors         a safetensors file (`huggingface.read_file`)
-huggingface         a folder with such files, and perhaps an index (`huggingface.read_folder`)
+huggingface         a folder with such files or `pytorch_model.bin`, or an index of them (`huggingface.read_folder`, `read_index`)
 npz                 a file of `numpy.savez` (`npz.read`)
 orbax               a tree of arrays, or a step with several, of Orbax (`orbax.read`)
 orbax-steps         a folder of such steps (`orbax.read_step`)
@@ -114,12 +115,14 @@ def combined_files(folder: str | os.PathLike[str]) -> list[str]:
 
 def _file(where: str) -> Kind | None:
     with opened(where) as source:
-        head = source.take(min(len(torch_files.LEGACY), source.size), "the file")
-    if where.endswith(huggingface.ENDING) or _is_safetensors(head):
+        head = source.take(min(32, source.size), "the file")
+    if where.endswith(safetensors_files.ENDING) or _is_safetensors(head):
         return "safetensors"
+    if huggingface.is_index(where):
+        return "huggingface"
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return _archive(where)
-    if head == torch_files.LEGACY:
+    if torch_archive.is_legacy(head):
         return "torch"
     try:
         if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04"):

@@ -6,17 +6,32 @@ Knows no format. Every complaint is a FormatError that names the file and the pl
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import math
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import IO, NoReturn
 
 import numpy as np
 
 from holdfast.errors import FormatError, StorageError
+
+_AT_ONCE = 1 << 28  # bytes that are read between two calls of a watcher
+_watcher: ContextVar[Callable[[int], None] | None] = ContextVar("watcher", default=None)
+
+
+@contextlib.contextmanager
+def watched(watcher: Callable[[int], None]) -> Iterator[None]:
+    """Call `watcher` with the number of bytes whenever elements of arrays have been read, by whichever reader."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
 
 
 class Source:
@@ -26,10 +41,11 @@ class Source:
         name: of the file, for messages.
         size: bytes in all.
         at: bytes read so far.
+        file: what they are read from, for libraries that want it themselves; `go` after that.
     """
 
     def __init__(self, file: IO[bytes], size: int, name: str) -> None:
-        self._file, self.size, self.name, self.at = file, size, name, 0
+        self.file, self.size, self.name, self.at = file, size, name, 0
 
     @property
     def left(self) -> int:
@@ -51,7 +67,7 @@ class Source:
     def take(self, count: int, what: str) -> bytes:
         """The next `count` bytes."""
         self.need(count, what)
-        data = self._file.read(count)
+        data = self.file.read(count)
         if len(data) != count:
             self._shrunk()
         self.at += count
@@ -60,13 +76,19 @@ class Source:
     def skip(self, count: int, what: str) -> None:
         """Pass over `count` bytes."""
         self.need(count, what)
-        self._file.seek(count, os.SEEK_CUR)
+        self.file.seek(count, os.SEEK_CUR)
         self.at += count
 
     def rewind(self) -> None:
         """Begin again."""
-        self._file.seek(0)
-        self.at = 0
+        self.go(0)
+
+    def go(self, at: int) -> None:
+        """Go on at this byte."""
+        if not 0 <= at <= self.size:
+            raise FormatError(f"{self.name} is cut off or malformed: it refers to byte {at:,}, but has {self.size:,}")
+        self.file.seek(at)
+        self.at = at
 
     def integer(self, code: str, what: str) -> int:
         """A little-endian integer; `code` is one of `struct`."""
@@ -79,12 +101,14 @@ class Source:
         made = np.empty(shape, dtype)
         # As bytes, because the buffer protocol does not know every dtype; readinto may stop early on huge reads.
         flat = made.reshape(-1).view(np.uint8)
-        done = 0
+        done, watcher = 0, _watcher.get()
         while done < flat.size:
-            got = self._file.readinto(flat[done:])  # type: ignore[attr-defined]
+            got = self.file.readinto(flat[done : done + _AT_ONCE])  # type: ignore[attr-defined]
             if not got:
                 self._shrunk()
             done += got
+            if watcher is not None:
+                watcher(got)
         self.at += flat.size
         return made
 
@@ -98,6 +122,22 @@ class Source:
 
     def _shrunk(self) -> NoReturn:
         raise FormatError(f"{self.name} became shorter while it was read")
+
+
+def check_memory(needed: int, what: str) -> None:
+    """Complain of content that this machine has not the memory for, before it is taken: a file can say anything of its size.
+
+    Raises:
+        StorageError: it needs more than there is; its `errno` is ENOMEM.
+    """
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        error = StorageError(
+            f"{what} says that its arrays take {needed:,} bytes, and this machine has {there:,} bytes of memory. If that is what "
+            "was saved, read it on a larger machine; else it is damaged"
+        )
+        error.errno, error.filename = errno.ENOMEM, what
+        raise error
 
 
 def of_bytes(data: bytes, name: str) -> Source:

@@ -1,157 +1,305 @@
-"""`.pt`, `.pth`, `.ckpt`, `.bin`: what `torch.save` writes, read by PyTorch's restricted unpickler, and dicts of tensors written.
+"""`.pt`, `.pth`, `.ckpt`, `.bin`: what `torch.save` writes, read without PyTorch, and dicts of tensors written by it.
 
-A file that refers to anything but tensors and plain values is refused, and nothing of it is executed.
+PyTorch's own restricted unpickler (`weights_only=True`) is not asked. It bounds no memory: of a file of a kilobyte it makes
+gigabytes, by encoding text again and again. And it gives up a whole file for one number of NumPy or one object in it. Here
+the pickle is read by a machine that calls nothing (`pickles.py`), and an object in it is left out, by name.
 
-Source: torch.serialization of PyTorch 2.13.
+Source: torch/_utils.py, torch/_tensor.py and torch/_weights_only_unpickler.py of PyTorch 2.13.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import re
-import warnings
-import zipfile
-from collections.abc import Mapping
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from holdfast import dtypes
-from holdfast.errors import FormatError, MissingExtraError, UnsupportedVariableError
-from holdfast.interop import extras, files
-from holdfast.interop.foreign import Held, flatten, of_optimizers
-from holdfast.interop.source import opened
+from holdfast.errors import FormatError, UnsupportedVariableError
+from holdfast.interop import extras, files, foreign, source, torch_archive
+from holdfast.interop.foreign import Held, LeftOut, Refused
+from holdfast.interop.pickle_parts import STORED, Record
+from holdfast.interop.source import Source
 
-LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""How files begin that `torch.save` wrote before PyTorch 1.6, or with `_use_new_zipfile_serialization=False`."""
-
-_SAFE_SINCE = (2, 6)  # before, a file could make the restricted unpickler execute it (CVE-2025-32434)
 _ROOM = 1 << 30
+_MAX_DIMENSIONS = 32  # of arrays of every NumPy
 _NAMES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
     "U64": "uint64", "I64": "int64", "F16": "float16", "F32": "float32", "F64": "float64", "C64": "complex64",
     "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
+_DTYPES = {f"torch.{theirs}": dtypes.to_numpy(ours) for ours, theirs in _NAMES.items()}
+_DTYPES["torch.complex128"] = np.dtype(np.complex128)
+_STORAGES = {
+    f"{begin}Storage": _DTYPES[f"torch.{name}"]
+    for begin, name in {
+        "Bool": "bool", "Byte": "uint8", "Char": "int8", "Short": "int16", "Int": "int32", "Long": "int64", "Half": "float16",
+        "BFloat16": "bfloat16", "Float": "float32", "Double": "float64", "ComplexFloat": "complex64",
+        "ComplexDouble": "complex128", "Untyped": "uint8",
+    }.items()
+}  # fmt: skip
+_ATTRIBUTES = {
+    "argparse.Namespace", "types.SimpleNamespace", "lightning.fabric.utilities.data.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict", "pytorch_lightning.utilities.parsing.AttributeDict",
+}  # fmt: skip
+_PLAIN = ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
+
+# Functions of modules that a file has no other business with; none is called.
+_VALUES = frozenset(
+    f"{module}.{name}"
+    for module in ("builtins", "__builtin__")
+    for name in ("set", "frozenset", "bytearray", "complex", "slice", "range", "getattr")
+)
 
 
 def read(path: str | os.PathLike[str]) -> Held:
-    """All tensors of a file, by the keys on the way, joined with `.`; plain values are left out, by name.
+    """All tensors and plain values of a file, by the keys on the way, joined with `.`; objects are left out, by name.
 
     Tensors that share memory are there under each of their names. Those of optimizers are no parameters.
 
     Raises:
-        FormatError: the file is cut off or malformed, or holds more than tensors and plain values.
+        FormatError: the file is cut off or malformed, calls functions, or holds tensors inside of objects, such as a whole
+            module.
         UnsupportedVariableError: a tensor has no form as an array (sparse, quantized, nested, on no device).
-        MissingExtraError: PyTorch is not installed, or too old to be safe.
         StorageError: the system refused to read.
     """
     where = os.fspath(path)
-    torch = library(where)
-    with opened(where) as source:
-        size = source.size
-    with open(where, "rb") as file:
-        held = load(file, where)
-    flat = flatten(held, Arrays(torch, size).array_of, size, where)
-    left_out = [f"value {name}" for name in flat.values]
-    return Held(flat.arrays, of_optimizers(flat.arrays, flat.values), left_out)
+    with source.opened(where) as opened:
+        notes: list[str] = []
+        held = foreign.collect(tree_of(opened, notes), opened.size, where)
+    held.notes.extend(notes)
+    return held
 
 
-def library(where: str) -> Any:
-    """PyTorch, if it is there and safe.
+def tree_of(opened: Source, notes: list[str]) -> Any:
+    """What `torch.save` was given: tensors as arrays, or as `Refused` if they have no such form; objects as `LeftOut`.
+
+    Args:
+        opened: the file, at its beginning.
+        notes: gets what people should know besides.
 
     Raises:
-        MissingExtraError: it is not.
+        FormatError: as `read`.
     """
-    with extras.needed("torch", where):
-        import torch
-    version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
-    if version < _SAFE_SINCE:
-        raise MissingExtraError(
-            f"{where} needs PyTorch 2.6 or later: in {torch.__version__} a file can execute what it likes "
-            "(CVE-2025-32434). pip install 'torch>=2.6'"
+    archive = torch_archive.opened(opened, _KNOWN)
+    reader = _Reader(archive, opened)
+    tree = reader.of(archive.tree)
+    if reader.hidden:
+        named = "".join(f"\n  {name}: {kind}" for name, kind in list(reader.hidden.items())[:50])
+        raise FormatError(
+            f"{opened.name} holds tensors inside of objects, which are not read:{named}\nNothing of it was executed. If you trust "
+            "it, load it where it was made, and save the state_dict() of these objects in their place"
         )
-    return torch
+    notes.extend(reader.notes)
+    return tree
 
 
-def load(file: IO[bytes], where: str) -> Any:
-    """What `torch.save` was given, if it is of tensors and plain values.
+class _Reader:
+    """Makes arrays of what a pickle says of tensors, of the same memory where that is possible; copies only so much."""
 
-    Args:
-        file: open for reading, at its beginning.
-        where: its name, for messages.
-    """
-    torch = library(where)
-    _check_archive(file, where)
-    file.seek(0)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about PyTorch's own old formats
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # what comes out of damaged files is of any class
-        text = str(error)
-        if name := re.search(r"\b(?:GLOBAL|class) ([\w.]+)", text):
-            raise FormatError(
-                f"{where} refers to {name[1]}: only tensors, containers and plain values are read, and nothing of it was "
-                "executed. If you trust it, load it where it was made and save its state_dict() alone"
-            ) from error
-        said = text.strip().partition("\n")[0][:200] or type(error).__name__
-        raise FormatError(f"{where} is cut off or malformed, or no file of torch.save: {said}") from error
+    def __init__(self, archive: torch_archive.Archive, opened: Source) -> None:
+        self._archive, self._where = archive, opened.name
+        self._room = _ROOM + 16 * opened.size  # an expanded tensor shows one element any number of times
+        self._storages: dict[str, np.ndarray] = {}
+        self.hidden: dict[str, str] = {}
+        """Objects with tensors in them: name → class."""
+        self.notes: list[str] = []
+        self._way: list[Any] = []
+
+    def bad(self, problem: str) -> FormatError:
+        return FormatError(f"{self._where} is malformed: {problem}")
+
+    def of(self, node: Any) -> Any:
+        """A node of the tree, with arrays in place of the records of tensors."""
+        if type(node) is dict:
+            return {
+                LeftOut(key.kind) if type(key) is Record else key: self._below(key, item) for key, item in node.items()
+            }
+        if type(node) is list or type(node) is tuple:
+            return type(node)(self._below(number, item) for number, item in enumerate(node))
+        return self._made(node) if type(node) is Record else node
+
+    def _below(self, key: Any, node: Any) -> Any:
+        self._way.append(key)
+        made = self.of(node)
+        self._way.pop()
+        return made
+
+    @property
+    def _name(self) -> str:
+        return ".".join(map(str, self._way))[:500]
+
+    def _made(self, record: Record) -> Any:
+        function = _FUNCTIONS.get(record.kind)
+        if function is not None:
+            try:
+                return function(self, *record.arguments)
+            except (TypeError, ValueError) as error:
+                if isinstance(error, FormatError):
+                    raise
+                raise self.bad(f"{record.kind} is given what PyTorch does not give it: {error}") from error
+        if record.kind == STORED:
+            return Refused("is a bare storage, without dtype and shape: save the tensor")
+        if record.kind == "torch.Size" and len(record.arguments) == 1 and type(record.arguments[0]) in (list, tuple):
+            return tuple(record.arguments[0])
+        kind = record.kind.replace("__builtin__.", "builtins.")
+        if kind in _ATTRIBUTES and not record.arguments:
+            self.notes.append(f"{self._name}: {kind} is carried over as a dict of its attributes")
+            return self.of(record.fields)
+        if any(r.kind in _FUNCTIONS or r.kind == STORED for r in torch_archive.records_in(record)):
+            self.hidden[self._name or "the whole"] = kind[:200]
+        return LeftOut(f"{kind[:200]} is no plain value")
+
+    def tensor(self, stored: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> np.ndarray | Refused:
+        """`_rebuild_tensor` and `_rebuild_tensor_v2`: requires_grad, hooks, and perhaps whether it is conjugate or negative."""
+        return self._strided(stored, offset, size, stride, None, rest[2] if len(rest) > 2 else None)
+
+    def tensor_v3(
+        self,
+        stored: Any,
+        offset: Any,
+        size: Any,
+        stride: Any,
+        _grad: Any,
+        _hooks: Any,
+        dtype: Any,
+        metadata: Any = None,
+    ) -> np.ndarray | Refused:
+        """`_rebuild_tensor_v3`: of a storage that is bytes."""
+        return self._strided(stored, offset, size, stride, _kind(dtype), metadata)
+
+    def parameter(self, data: Any, *_: Any) -> Any:
+        """`_rebuild_parameter`, `_rebuild_parameter_with_state`."""
+        return self.of(data)
+
+    def typed(self, function: Any, kind: Any, arguments: Any, _state: Any) -> Any:
+        """`_rebuild_from_type_v2`: a subclass, or a tensor with attributes."""
+        if _kind(function) == "torch._utils._rebuild_wrapper_subclass" or _kind(kind) not in _PLAIN:
+            return _of_class(_kind(kind))
+        if _kind(function) not in _FUNCTIONS or type(arguments) is not tuple:
+            raise self.bad(f"a tensor is made by {_kind(function)[:100]}")
+        return self.of(Record(_kind(function), {}, arguments))
+
+    def _strided(
+        self, stored: Any, offset: Any, size: Any, stride: Any, dtype: str | None, metadata: Any
+    ) -> np.ndarray | Refused:
+        if type(stored) is not Record or stored.kind != STORED:
+            raise self.bad("a tensor is made of something else than a storage")
+        if type(size) is Record and size.kind == "torch.Size" and len(size.arguments) == 1:
+            size = size.arguments[0]
+        if not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)) or len(size) != len(stride):
+            raise self.bad(f"a tensor has offset {offset}, shape {str(size)[:100]} and strides {str(stride)[:100]}")
+        kind, key = torch_archive.storage_kind(stored, self._where)
+        if stored.arguments[3] == "meta":
+            return _META()
+        if len(size) > _MAX_DIMENSIONS:
+            return Refused(f"has {len(size)} dimensions, of which an array can have {_MAX_DIMENSIONS}")
+        known = _STORAGES.get(kind) if dtype is None else _DTYPES.get(dtype)
+        if known is None:
+            missing = Refused(f"has dtype {dtype or kind}, which NumPy has no form for")
+            return _QUANTIZED() if kind.startswith("Q") else missing
+        elements = self._elements(stored, kind, key, known)
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        count = math.prod(size)
+        if count and last >= len(elements):
+            raise self.bad(
+                f"a tensor reaches to element {last:,} of the storage {key[:100]!r}, which has {len(elements):,}"
+            )
+        if count >= 1 << 60:
+            return Refused("is a few elements shown very often (expanded): save it before it is expanded")
+        if count == 0:
+            return np.empty(tuple(size), known)
+        steps = tuple(step * known.itemsize for step in stride)
+        made: np.ndarray = np.ndarray(tuple(size), known, elements.view(np.uint8), offset * known.itemsize, steps)
+        conjugate, negative = (type(metadata) is dict and bool(metadata.get(bit)) for bit in ("conj", "neg"))
+        if made.flags.c_contiguous and not conjugate and not negative:
+            return made
+        self._room -= count * known.itemsize
+        if self._room < 0:
+            return Refused("is a few elements shown very often (expanded): save it before it is expanded")
+        made = np.array(made, order="C")
+        if conjugate:
+            np.conjugate(made, out=made)
+        return np.negative(made, out=made) if negative else made
+
+    def _elements(self, stored: Record, kind: str, key: str, dtype: np.dtype) -> np.ndarray:
+        if key not in self._storages:
+            data = self._archive.storage(key)
+            announced = stored.arguments[4]
+            if type(announced) is not int or announced * torch_archive.ITEMSIZES[kind] != data.size:
+                raise self.bad(
+                    f"the storage {key[:100]!r} has {data.size:,} bytes, announced are {str(announced)[:20]} of {kind}"
+                )
+            self._storages[key] = data
+        data = self._storages[key]
+        view = stored.arguments[5] if len(stored.arguments) > 5 else None
+        if view is not None:  # PyTorch 0.x had storages that are a part of another
+            if type(view) is not tuple or len(view) != 3 or not all(type(n) is int and n >= 0 for n in view[1:]):
+                raise self.bad(f"the storage {key[:100]!r} has a view that is none")
+            data = data[view[1] * dtype.itemsize : (view[1] + view[2]) * dtype.itemsize]
+        data = data[: data.size - data.size % dtype.itemsize]
+        if dtype == np.bool_ and data.size and data.max() > 1:
+            raise FormatError(f"{self._where} is damaged: a bool of the storage {key[:100]!r} is neither 0 nor 1")
+        if self._archive.swapped and dtype.itemsize > 1:
+            part = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
+            data = data.view(f">u{part}").astype(f"<u{part}").view(np.uint8)
+        return data.view(dtype)
 
 
-def _check_archive(file: IO[bytes], where: str) -> None:
-    file.seek(0)
-    if file.read(4) != b"PK\x03\x04":
-        return
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise FormatError(f"{where} is cut off or malformed: {error}") from error
-    if any(member.filename.endswith("/constants.pkl") for member in members):
-        raise FormatError(f"{where} is a TorchScript program: save torch.jit.load(…).state_dict(), and convert that")
-    if packed := [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]:
-        # PyTorch never compresses; a few kilobytes could become any amount of memory.
-        raise FormatError(f"{where} holds compressed parts ({packed[0]}), which torch.save never writes")
+def _kind(value: Any) -> str:
+    return value.kind if type(value) is Record else str(value)[:100]
 
 
-class Arrays:
-    """Makes arrays of tensors, of the same memory where that is possible; copies only so much.
+def _of_class(kind: str) -> Refused:
+    if kind.startswith("torch.distributed"):
+        return Refused(
+            f"is a {kind}, of which each process has a piece: save its full_tensor(), or read what DCP saved"
+        )
+    return Refused(f"is a {kind[:200]}, a class of its own: save it as a plain tensor")
 
-    Args:
-        torch: the library.
-        size: of the file in bytes.
-    """
 
-    def __init__(self, torch: Any, size: int) -> None:
-        self._torch = torch
-        self._names = {getattr(torch, theirs): ours for ours, theirs in _NAMES.items() if hasattr(torch, theirs)}
-        self._room = _ROOM + 16 * size  # an expanded tensor shows one element any number of times
+def _refusing(reason: str) -> Callable[..., Refused]:
+    return lambda *_: Refused(reason)
 
-    def array_of(self, value: Any) -> np.ndarray | str | None:
-        """A tensor as an array; a text, if it has no such form; None if it is no tensor."""
-        torch = self._torch
-        if not isinstance(value, torch.Tensor):
-            return None
-        if value.is_nested or value.layout != torch.strided:
-            return "is sparse or nested: save what it is made of, or to_dense()"
-        if value.is_quantized:
-            return f"is quantized ({value.dtype}): save its int_repr(), scale and zero point, or dequantize()"
-        if value.is_meta:
-            return "is on the meta device: the file has its shape, and no elements"
-        if value.dtype not in self._names and value.dtype != torch.complex128:
-            return f"has dtype {value.dtype}, which NumPy has no form for"
-        tensor = value.detach().resolve_conj().resolve_neg()
-        if not tensor.is_contiguous():
-            self._room -= tensor.numel() * tensor.element_size()
-            if self._room < 0:
-                return "is a few elements shown very often (expanded): save it before it is expanded"
-            tensor = tensor.contiguous()
-        ours = dtypes.to_numpy(self._names[value.dtype]) if value.dtype in self._names else np.dtype(np.complex128)
-        if ours.isbuiltin != 1:  # what NumPy lacks is looked at as bits
-            tensor = tensor.view({1: torch.uint8, 2: torch.int16}[tensor.element_size()])
-        made: np.ndarray = tensor.numpy()
-        return made.view(ours)
+
+def _from_device(reader: _Reader, data: Any, dtype: Any, *_: Any) -> Any:
+    """Devices whose tensors PyTorch saves as ones of NumPy or of the CPU, sometimes of a wider dtype."""
+    made, known = reader.of(data), _DTYPES.get(_kind(dtype))
+    if not isinstance(made, np.ndarray) or known is None:
+        return made if isinstance(made, Refused) else Refused(f"has dtype {_kind(dtype)}, which NumPy has no form for")
+    return made.astype(known, copy=False)
+
+
+_QUANTIZED = _refusing("is quantized: save its int_repr(), scale and zero point, or dequantize()")
+_META = _refusing("is on the meta device: the file has its shape, and no elements")
+_SPARSE = _refusing("is sparse: save what it is made of, or to_dense()")
+_NESTED = _refusing("is nested: save what it is made of, or to_padded_tensor()")
+_UTILS: dict[str, Callable[..., Any]] = {
+    "_rebuild_tensor": _Reader.tensor,
+    "_rebuild_tensor_v2": _Reader.tensor,
+    "_rebuild_tensor_v3": _Reader.tensor_v3,
+    "_rebuild_parameter": _Reader.parameter,
+    "_rebuild_parameter_with_state": _Reader.parameter,
+    "_rebuild_qtensor": _QUANTIZED,
+    "_rebuild_sparse_tensor": _SPARSE,
+    "_rebuild_sparse_csr_tensor": _SPARSE,
+    "_rebuild_nested_tensor": _NESTED,
+    "_rebuild_meta_tensor_no_storage": _META,
+    "_rebuild_wrapper_subclass": lambda _, kind, *__: _of_class(_kind(kind)),
+    "_rebuild_device_tensor_from_numpy": _from_device,
+    "_rebuild_device_tensor_from_cpu_tensor": _from_device,
+    "_rebuild_xla_tensor": _from_device,
+}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{f"torch._utils.{name}": function for name, function in _UTILS.items()},
+    **{f"{module}._rebuild_from_type_v2": _Reader.typed for module in ("torch._tensor", "torch.tensor")},
+    "torch.nested._internal.nested_tensor._rebuild_njt": _NESTED,
+}
+"""What PyTorch calls to make a tensor, and what is done here instead."""
+_KNOWN = frozenset(_FUNCTIONS) | _VALUES
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
@@ -163,7 +311,8 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> Non
         StorageError, DiskFullError: the system refused; what was at `path` is still there.
     """
     where = os.fspath(path)
-    torch = library(where)
+    with extras.needed("torch", where):
+        import torch
     reasons, made = {}, {}
     for name, array in arrays.items():
         theirs = getattr(torch, _NAMES.get(dtypes.from_numpy(array.dtype) or "", "-"), None)
@@ -176,6 +325,6 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> Non
         flat = np.array(array, array.dtype.newbyteorder("="), order="C").reshape(-1).view(np.uint8)
         made[name] = torch.from_numpy(flat).view(theirs).reshape(array.shape)
     if reasons:
-        raise UnsupportedVariableError(reasons)
+        raise UnsupportedVariableError(reasons, f"{where} was not written: a file of PyTorch cannot hold all of it")
     with files.new_file(where) as file:
         torch.save(made, file)
