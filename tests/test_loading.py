@@ -762,7 +762,7 @@ def test_load_vars_of_one_array_of_an_object_keeps_the_others(tmp_path: Path) ->
     assert target.n == 7
 
 
-def test_targets_that_are_too_entangled_to_tell_apart_are_refused(
+def test_targets_that_are_too_entangled_to_tell_apart_are_tried_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     matrix = np.full((3, 2), 7.0)
@@ -772,10 +772,33 @@ def test_targets_that_are_too_entangled_to_tell_apart_are_refused(
         raise np.exceptions.TooHardError
 
     monkeypatch.setattr(np, "shares_memory", too_hard)
-    with pytest.raises(MismatchError, match="shares memory"):
-        holdfast.load_checkpoint({"left": matrix[:, 0], "right": matrix[:, 1]}, tmp_path)
+    with pytest.raises(MismatchError, match="'right' shares memory with 'left'"):
+        holdfast.load_checkpoint({"left": matrix[:, 0], "right": matrix[::-1, 0]}, tmp_path)
 
     assert (matrix == 7).all()
+    holdfast.load_checkpoint({"left": matrix[:, 0], "right": matrix[:, 1]}, tmp_path)
+    assert matrix.T.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("dtype", ["f4", ">f4", "bfloat16"])
+def test_buffer_and_its_views_come_back_if_they_agree(tmp_path: Path, dtype: str) -> None:
+    def state(fill: float) -> dict[str, np.ndarray]:
+        flat = (np.arange(12.0) * fill).astype(np.dtype(dtype))
+        matrix = flat[2:10].reshape(2, 4)
+        return {"flat": flat, "matrix": matrix, "turned": matrix.T, "back": flat[::-1], "rows": matrix[:, 1:3]}
+
+    saved, target = state(1), state(0)
+    holdfast.save_checkpoint(saved, tmp_path)
+
+    holdfast.load_checkpoint(target, tmp_path)
+
+    assert all((target[name] == saved[name]).all() for name in saved)
+    saved["turned"] = saved["turned"] + np.asarray(1, saved["turned"].dtype)
+    holdfast.save_checkpoint(saved, tmp_path)
+    target["flat"][:] = 0
+    with pytest.raises(MismatchError, match="'turned' shares memory with"):
+        holdfast.load_checkpoint(target, tmp_path)
+    assert (target["flat"] == 0).all()
 
 
 def test_load_vars_refuses_both_ways_at_once(run: Path) -> None:

@@ -195,7 +195,7 @@ def test_forked_child_does_not_pay_for_the_snapshots_memory(tmp_path: Path) -> N
     import resource
     manager = holdfast.CheckpointManager(run)
     manager.save(at(1), 1, wait=False).result()
-    arena = manager._pool._arena.array
+    arena = manager._pool._arena
     child = os.fork()
     if child == 0:
         time.sleep(30)

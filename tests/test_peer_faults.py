@@ -2,6 +2,8 @@
 
 E1 silent corruption · E2 no sync, modes ignore the umask · E4 a mixture of old and new after a kill · E5 code in a checkpoint ·
 E6 casts that overflow in silence · E7 foreign names taken for steps, saves skipped in silence · E13 a file for each small array
+
+E3, E8, E9, E10 and E11 are in test_peer_faults_async.py.
 """
 
 # ruff: noqa: N802  the names of the faults are part of the tests' names

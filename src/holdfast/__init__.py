@@ -3,6 +3,7 @@
 from holdfast._version import __version__
 from holdfast.adapters.global_random import global_random
 from holdfast.adapters.state import parameters, temporary
+from holdfast.engine.handle import SaveHandle
 from holdfast.engine.progress import Progress
 from holdfast.engine.report import LoadedVariable, LoadReport
 from holdfast.errors import (
@@ -22,7 +23,7 @@ from holdfast.errors import (
     VersionError,
 )
 from holdfast.loading import load_checkpoint, load_params, load_persistables, load_vars
-from holdfast.manager import CheckpointManager, SaveHandle
+from holdfast.manager import CheckpointManager
 from holdfast.reading import Checkpoint, LazyVariable, open
 from holdfast.runs import VerifyReport, clean_checkpoint, export, latest_serial, pin, prune, serials, unpin, verify
 from holdfast.saving import save_checkpoint, save_params, save_persistables, save_vars

@@ -113,16 +113,16 @@ class CastError(HoldfastError, ValueError):
 
 
 class UnsupportedVariableError(HoldfastError, TypeError):
-    """A state holds leaves that no checkpoint can hold; nothing was written.
+    """A state or a file of others holds leaves that no checkpoint can hold; nothing was written.
 
     Attributes:
         reasons: name of the leaf → why.
     """
 
-    def __init__(self, reasons: dict[str, str]) -> None:
+    def __init__(self, reasons: dict[str, str], source: str = "this state cannot be saved; nothing was written") -> None:
         self.reasons = dict(reasons)
         lines = [f"  {name!r}: {reason}" for name, reason in self.reasons.items()]
-        super().__init__("\n".join(["this state cannot be saved; nothing was written:", *lines]))
+        super().__init__("\n".join([f"{source}:", *lines]))
 
 
 class ForeignFolderError(HoldfastError, FileExistsError):

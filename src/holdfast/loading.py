@@ -5,25 +5,29 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from holdfast import dtypes
+from holdfast.adapters import kinds
+from holdfast.adapters.late import late_variables
 from holdfast.adapters.objects import references
 from holdfast.adapters.state import Item, Scan, Value
+from holdfast.adapters.ties import aliases_of, names_of_tied
 from holdfast.adapters.tree import scan
 from holdfast.engine import catalog, match
 from holdfast.engine.arrays import overlaps_itself
 from holdfast.engine.commit import storage_errors
+from holdfast.engine.devices import AnyArray, Remote
 from holdfast.engine.match import Cast, Rename, Strict
 from holdfast.engine.pause import collection_paused
 from holdfast.engine.progress import ProgressOption, metered
 from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks, verify_header
 from holdfast.engine.report import LoadedVariable, LoadReport, Outcome
-from holdfast.engine.sharing import Target, same_bytes, sharing_problems
+from holdfast.engine.sharing import Target, same_bytes, same_values, sharing_problems
 from holdfast.errors import (
     CastError,
     CheckpointNotFoundError,
@@ -34,7 +38,6 @@ from holdfast.errors import (
 )
 from holdfast.format import layout, manifest as manifests
 from holdfast.format.manifest import Entry
-from holdfast.format.values import Tagged
 from holdfast.reading import Checkpoint, is_bare, open_whole, read_listed, wanted_chunks
 from holdfast.storage import AnyPath, Location, resolve
 from holdfast.variables import Predicate, Variable, is_checkpoint_variable, is_parameter, select
@@ -86,7 +89,7 @@ def load_params(
         StorageError: the system refused to read.
         ValueError: an option is not valid, or names what is not there.
     """
-    found = scan(state, whole_is_model=True)
+    found = scan(state, whole_is_model=True, is_target=True)
     rules = match.Rules(strict, rename, skip, cast)
     return _load(found, path, serial, is_parameter, None, rules, verify, progress)
 
@@ -105,7 +108,7 @@ def load_persistables(
 ) -> LoadReport:
     """Load every array that lives across iterations; like `load_params` in everything else."""
     rules = match.Rules(strict, rename, skip, cast)
-    return _load(scan(state), path, serial, is_checkpoint_variable, None, rules, verify, progress)
+    return _load(scan(state, is_target=True), path, serial, is_checkpoint_variable, None, rules, verify, progress)
 
 
 def load_vars(
@@ -134,7 +137,7 @@ def load_vars(
     if vars is not None and predicate is not None:
         raise ValueError("give predicate= or vars=, not both")
     rules = match.Rules(strict, rename, skip, cast)
-    return _load(scan(state), path, serial, predicate or is_checkpoint_variable, vars, rules, verify, progress)
+    return _load(scan(state, is_target=True), path, serial, predicate or is_checkpoint_variable, vars, rules, verify, progress)
 
 
 def load_checkpoint(
@@ -177,7 +180,7 @@ def load_checkpoint(
         ({'epoch_id': 2}, [1, 2])
     """
     rules = match.Rules(strict, rename, skip, cast)
-    found = scan(state)
+    found = scan(state, is_target=True)
     return _load(
         found, checkpoint_dir, serial, is_checkpoint_variable, None, rules, verify, progress, trainer_id=trainer_id
     )
@@ -195,6 +198,10 @@ class _Plan:
     names: match.Match = field(default_factory=lambda: match.Match({}, (), (), ()))
     values: match.Match = field(default_factory=lambda: match.Match({}, (), (), ()))
     numbers: dict[str, Value] = field(default_factory=dict)  # plain numbers that were saved as arrays, by name there
+    filled: dict[str, tuple[Item, np.ndarray]] = field(default_factory=dict)  # arrays that were saved as plain numbers
+    refused: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # objects that get nothing, and the arrays meant for them
     moved: dict[str, str] = field(default_factory=dict)  # further renames, of what optimizers name after parameters
     trainer_args: Any = None
 
@@ -224,7 +231,7 @@ def _load(
             if serial is None and checkpoint.serial is not None:
                 _warn_of_newer(resolve(path), checkpoint.serial)
             entries, rules = _entries(checkpoint, predicate, only, targets, rules, trainer_id)
-            plan = _plan(found, items, entries, checkpoint, rules, trainer_id)
+            plan = _plan(found, items, entries, checkpoint, rules, only, trainer_id)
         nbytes = sum(w.chunk.nbytes for w in plan.wanted)
         _check_in_advance(checkpoint.source, plan, trainer_id is not None, verified, verify == "before", progress)
         with metered("load", nbytes, progress) as meter:
@@ -250,7 +257,7 @@ def _load(
         trainer_args=plan.trainer_args,
         metrics=checkpoint.metrics,
         loaded=tuple(plan.loaded),
-        values=tuple(plan.values.pairs),
+        values=(*plan.values.pairs, *plan.filled),
         skipped=(*plan.names.skipped, *plan.values.skipped),
         missing=(*plan.names.missing, *plan.values.missing),
         unexpected=(*plan.names.unexpected, *plan.values.unexpected),
@@ -277,12 +284,17 @@ def _entries(
         manifests.check(manifest, f"{checkpoint.path}/{layout.MANIFEST}")
     if rules.rename is not None or rules.skip:
         names = {entry.name for entry in manifest.variables} | set(checkpoint.trainer(trainer_id or 0)[1])
+        names |= set(manifest.aliases)
         rename = match.renaming(names, rules.rename)
         match.check_skip({*map(rename, names), *targets}, rules.skip)
         rules = dataclasses.replace(rules, rename=rename)
     if only is None:
         return [entry for entry in manifest.variables if predicate(entry.variable)], rules
-    wanted = set(match.match_names([e.name for e in manifest.variables], sorted(only), rules).pairs.values())
+    pairs = match.match_names([e.name for e in manifest.variables], sorted(only), rules).pairs
+    wanted = set(pairs.values())
+    if absent := sorted(only - set(pairs)):
+        aliases = checkpoint.aliases(trainer_id or 0)
+        wanted |= {aliases[second] for second in match.match_names(aliases, absent, rules).pairs.values()}
     return [entry for entry in manifest.variables if entry.name in wanted], rules
 
 
@@ -303,13 +315,14 @@ def _plan(
     entries: list[Entry],
     checkpoint: Checkpoint,
     rules: match.Rules,
+    only: set[str] | None,
     trainer_id: int | None,
 ) -> _Plan:
     plan = _Plan(files=[file.name for file in checkpoint.manifest.files])
     problems: list[Problem] = []
     by_name = {entry.name: entry for entry in entries}
     renamed = match.renaming([], rules.rename) if callable(rules.rename) else (lambda name: name)
-    pieces = _values_of(found, checkpoint, rules, renamed, by_name, trainer_id, plan, problems)
+    pieces = _values_of(found, items, checkpoint, rules, renamed, by_name, trainer_id, plan, problems)
     if plan.moved:
         before = renamed
         renamed = lambda name: plan.moved.get(name) or before(name)  # noqa: E731
@@ -325,20 +338,35 @@ def _plan(
                 f"{checkpoint.path}: the value {name!r} refers to {absent[0]!r}, which is not in the checkpoint"
             )
     taken = {ref for refs in referred.values() for ref in refs if renamed(ref) not in held_now}
+    taken |= {ref for refs in plan.refused.values() for ref in refs}  # one reason for the object is enough
     offered = {renamed(name): name for name in by_name if name not in taken and name not in plan.numbers}
     replacing = {value.name for value, _ in pieces if value.replaces}
-    items = [item for item in items if item.owner not in replacing or item.variable.name in offered]
-    called, spare = _names_of_tied(items, offered, by_name, problems)
+    items = [
+        item
+        for item in items
+        if (item.owner not in replacing or item.variable.name in offered)
+        and item.owner not in plan.refused
+        and item.variable.name not in plan.filled
+    ]
+    read = lambda entry: checkpoint[entry.name][...]  # noqa: E731
+    called, spare = names_of_tied(items, offered, by_name, lambda a, b: same_values(a, b, read), problems)
     plan.names = match.match_names(
         [name for target, name in offered.items() if target not in spare], list(called.values()), rules
     )
     if plan.names.missing:
-        _find_tied(plan, checkpoint, by_name, renamed, trainer_id)
-    problems += match.name_problems(plan.names, rules)
+        _find_tied(plan, checkpoint.aliases(trainer_id or 0), by_name, renamed, only)
+    variables = {item.variable.name: item.variable for item in items}
+    values = {value.name: value for value in found.values}
+    held = checkpoint.trainer(trainer_id or 0)[1] if plan.values.unexpected else {}
+    told, *rest = kinds.told_apart(plan.names, plan.values, held, by_name, values, variables, renamed)
+    problems += told
+    for names in rest:
+        problems += match.name_problems(names, rules)
 
     arrays: dict[str, np.ndarray] = {}  # of objects, by name in the checkpoint
     own: dict[str, np.ndarray] = {}  # of objects, by name in the target
     sharing: list[Target] = []
+    on_devices: dict[Hashable, list[Target]] = {}  # by the memory that they lie in
     slots: dict[tuple[int, Any], tuple[str, Entry]] = {}
     for item in items:
         variable = item.variable
@@ -349,6 +377,16 @@ def _plan(
         if problem := match.pair_problems(entry, variable, rules):
             problems.append(problem)
             continue
+        if item.remote and isinstance(remote := item.source, Remote) and item.in_place and _is_whole(entry):
+            if reason := remote.unwritable():
+                problems.append(Problem("unwritable", variable.name, f"{variable.name!r}: the target's array {reason}"))
+                continue
+            storage, ghost = remote.place()
+            on_devices.setdefault(storage, []).append(Target(variable.name, ghost, entry, variable.dtype))
+            if item.owner is not None:
+                arrays[source] = own[variable.name] = np.empty(0)  # its owner has it already; there is none to give
+            _want(plan, entry, variable, remote)
+            continue
         target = item.array
         if item.access is not None or not item.in_place:
             target = np.empty(variable.shape, dtypes.to_numpy(variable.dtype))
@@ -356,7 +394,7 @@ def _plan(
             problems.append(Problem("unwritable", variable.name, f"{variable.name!r}: the target's array {reason}"))
             continue
         else:
-            sharing.append(Target(variable.name, target, entry))
+            sharing.append(Target(variable.name, target, entry, variable.dtype))
         if item.owner is not None:
             arrays[source] = own[variable.name] = target
         if item.access is not None and item.in_place:
@@ -369,15 +407,23 @@ def _plan(
         _want(plan, by_name[source], by_name[source].variable, number)
         plan.assign.append(lambda put=value.put, number=number: put(number.item(), {}))  # type: ignore[misc]
     present = {item.variable.name: item for item in found.items if item.owner is not None}
-    for refs in referred.values():
+    for item, array in plan.filled.values():
+        plan.assign.append(lambda item=item, array=array: kinds.fill(item, array))  # type: ignore[misc]
+    source_of = lambda name: offered.get(called.get(name, name))  # noqa: E731
+    skipped = match.skipping({renamed(name) for name in by_name} | set(called), rules.skip)
+    for value, content in pieces:
+        refs = [ref for ref in referred.get(value.name, ()) if ref not in arrays]
         for ref in refs:
-            if ref not in arrays and renamed(ref) in plan.names.skipped:
+            if renamed(ref) in plan.names.skipped:
                 arrays[ref] = present[renamed(ref)].fetched().array
-            elif ref not in arrays:
-                entry = by_name[ref]
-                arrays[ref] = np.empty(entry.shape, dtypes.to_numpy(entry.dtype))
-                _want(plan, entry, entry.variable, arrays[ref])
-    problems += sharing_problems(sharing)
+        late = [ref for ref in refs if ref not in arrays]
+        made, wrong = late_variables(value, content, late, by_name, source_of, renamed, skipped, rules)
+        problems += wrong
+        for ref, variable in made.items():
+            arrays[ref] = np.empty(variable.shape, dtypes.to_numpy(variable.dtype))
+            _want(plan, by_name[ref], variable, arrays[ref])
+    problems += sharing_problems(sharing, read)
+    problems += [p for targets in on_devices.values() if len(targets) > 1 for p in sharing_problems(targets, read)]
     if problems:
         hints = match.hints(plan.names, list(by_name), [i.variable.name for i in items])
         others = {e.name for e in checkpoint.manifest.variables if e.kind != "parameter"} - set(by_name)
@@ -401,47 +447,20 @@ def _plan(
     return plan
 
 
-def _names_of_tied(
-    items: list[Item], offered: dict[str, str], by_name: dict[str, Entry], problems: list[Problem]
-) -> tuple[dict[str, str], set[str]]:
-    """What each item is called in the checkpoint, in the target's naming, and further names there of the same values.
-
-    Which of its names a tied array is saved under depends on the order in which the program came upon it.
-    """
-    called = {item.variable.name: item.variable.name for item in items}
-    spare: set[str] = set()
-    for item in items:
-        if not item.aliases:
-            continue
-        names = [name for name in (item.variable.name, *item.aliases) if name in offered]
-        for other in names[1:]:
-            first, second = by_name[offered[names[0]]], by_name[offered[other]]
-            spare.add(other)
-            if not same_bytes(first, second):
-                text = f"{other!r} is the same array as {names[0]!r}, but the checkpoint has two values for them"
-                problems.append(Problem("unwritable", other, text))
-        called[item.variable.name] = names[0] if names else item.variable.name
-    return called, spare
-
-
 def _find_tied(
     plan: _Plan,
-    checkpoint: Checkpoint,
-    by_name: dict[str, Entry],
+    aliases: Mapping[str, str],
+    by_name: Mapping[str, Entry],
     renamed: Callable[[str], str],
-    trainer_id: int | None,
+    only: set[str] | None,
 ) -> None:
     """Names that the checkpoint holds as second names of other variables: arrays that were tied, and are no longer."""
-    _, held = checkpoint.trainer(trainer_id or 0)
-    tied = {renamed(alias): first for alias, first in aliases_of(held).items() if first in by_name}
+    tied = {renamed(alias): first for alias, first in aliases.items() if first in by_name}
     found = {name: tied[name] for name in plan.names.missing if name in tied}
     missing = tuple(name for name in plan.names.missing if name not in found)
-    plan.names = dataclasses.replace(plan.names, pairs=plan.names.pairs | found, missing=missing)
-
-
-def aliases_of(held: Mapping[str, Any]) -> dict[str, str]:
-    """The second names of variables among the values of a checkpoint."""
-    return {name: value.value for name, value in held.items() if isinstance(value, Tagged) and value.tag == "$variable"}
+    # Of what was chosen by name nothing is unexpected: it is there for its second name.
+    unexpected = tuple(name for name in plan.names.unexpected if only is None or name not in found.values())
+    plan.names = dataclasses.replace(plan.names, pairs=plan.names.pairs | found, missing=missing, unexpected=unexpected)
 
 
 def _slot_problem(
@@ -460,13 +479,19 @@ def _unwritable(target: np.ndarray) -> str | None:
     return "overlaps itself; copy it first" if overlaps_itself(target) else None
 
 
-def _want(plan: _Plan, entry: Entry, variable: Variable, target: np.ndarray) -> None:
+def _is_whole(entry: Entry) -> bool:
+    """Whether a variable lies in one piece in a file."""
+    return len(entry.chunks) == 1 and entry.chunks[0].offset is None
+
+
+def _want(plan: _Plan, entry: Entry, variable: Variable, target: AnyArray) -> None:
     casts = entry.dtype != variable.dtype
     if casts and not match.can_widen(entry.dtype, variable.dtype):
         plan.narrowing.append((entry, variable.name, variable.dtype))
-    if len(entry.chunks) == 1 and entry.chunks[0].offset is None:
+    if _is_whole(entry):
         plan.wanted.append(Wanted(entry, entry.chunks[0], target))
     else:
+        assert isinstance(target, np.ndarray)
         plan.wanted += wanted_chunks(entry, target)
     plan.loaded.append(
         LoadedVariable(
@@ -477,6 +502,7 @@ def _want(plan: _Plan, entry: Entry, variable: Variable, target: np.ndarray) -> 
 
 def _values_of(
     found: Scan,
+    items: list[Item],
     checkpoint: Checkpoint,
     rules: match.Rules,
     renamed: Callable[[str], str],
@@ -502,10 +528,12 @@ def _values_of(
     held = {name: value for name, value in held.items() if name not in tied or renamed(name) in targets}
     plan.values = match.match_names(list(held), list(targets), rules)
     if plan.values.missing:
-        _find_numbers(plan, targets, by_name, renamed)
-    problems += match.name_problems(plan.values, rules)
+        plan.numbers, plan.values = kinds.arrays_into_numbers(plan.values, targets, by_name, renamed)
+    if plan.values.unexpected:
+        found_arrays = kinds.numbers_into_arrays(plan.values, held, items, by_name, renamed, problems)
+        plan.filled, plan.values = found_arrays
     pieces: list[tuple[Value, Any]] = []
-    given: dict[int, tuple[str, Any]] = {}
+    given: dict[Hashable, tuple[str, Any]] = {}
     for name, source in plan.values.pairs.items():
         value, content = targets[name], held[source]
         if value.localize is not None:
@@ -517,29 +545,14 @@ def _values_of(
             if not _same(before, content):
                 text = f"{name!r} is the same thing as {other!r}, but the checkpoint has two values for them"
                 problems.append(Problem("unwritable", name, text))
+                plan.refused[name] = references(content)
                 continue
         if reason := value.problem(content):
             problems.append(Problem("kind", name, f"{name!r}: {reason}"))
+            plan.refused[name] = references(content)
         else:
             pieces.append((value, content))
     return pieces
-
-
-_KINDS = {bool: "b", int: "iu", float: "f"}
-
-
-def _find_numbers(
-    plan: _Plan, targets: Mapping[str, Value], by_name: Mapping[str, Entry], renamed: Callable[[str], str]
-) -> None:
-    """Plain numbers of the target that were saved as arrays: a step that begins as 0 is an array once JAX has counted it."""
-    sources = {renamed(name): name for name, entry in by_name.items() if entry.shape == ()}
-    for name in plan.values.missing:
-        kinds = _KINDS.get(type(targets[name].value), "")
-        if name in sources and dtypes.to_numpy(by_name[sources[name]].dtype).kind in kinds:
-            plan.numbers[sources[name]] = targets[name]
-    names = {value.name for value in plan.numbers.values()}
-    missing = tuple(name for name in plan.values.missing if name not in names)
-    plan.values = dataclasses.replace(plan.values, missing=missing)
 
 
 def _same(a: Any, b: Any) -> bool:

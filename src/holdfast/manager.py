@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
-from collections.abc import Collection, Mapping
+import weakref
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, Literal, get_args
 
@@ -14,6 +16,8 @@ from holdfast.engine.arguments import whole_number
 from holdfast.engine.background import Background
 from holdfast.engine.catalog import Found
 from holdfast.engine.commit import storage_errors
+from holdfast.engine.exclusive import Exclusive
+from holdfast.engine.handle import SaveHandle
 from holdfast.engine.links import Unchanged, checked_unchanged
 from holdfast.engine.match import Cast, Rename, Strict
 from holdfast.engine.preemption import Preemption
@@ -34,66 +38,13 @@ from holdfast.format import layout
 from holdfast.loading import Verify, load_checkpoint
 from holdfast.saving import CheckpointSave
 from holdfast.storage import AnyPath, resolve
+from holdfast.storage.watched import WatchedStore
 
 log = logging.getLogger(__name__)
 _RELISTINGS = 20
 
 WhenBusy = Literal["wait", "refuse"]
 SnapshotMode = Literal["copy", "stream"]
-
-
-class SaveHandle:
-    """What becomes of a `CheckpointManager.save`.
-
-    Attributes:
-        step: the step it was called with.
-        reason: why none was saved; empty if one was, or will be.
-    """
-
-    __slots__ = ("_pending", "_serial", "reason", "step")
-
-    def __init__(
-        self, step: int, serial: int | None = None, reason: str = "", *, pending: Background | None = None
-    ) -> None:
-        self.step, self.reason = step, reason
-        self._serial, self._pending = serial, pending
-
-    @property
-    def serial(self) -> int | None:
-        """The serial of the new checkpoint; None if there is none, or not yet."""
-        return self._serial if self._pending is None else self._pending.value
-
-    def done(self) -> bool:
-        """Whether there is nothing more to wait for: it is committed, or failed, or was not to be saved."""
-        return self._pending is None or self._pending.is_over()
-
-    def committed(self) -> bool:
-        """Whether a new checkpoint is complete and durable by now."""
-        return self.serial is not None
-
-    def result(self, timeout: float | None = None) -> int | None:
-        """Wait for the end of the save.
-
-        Args:
-            timeout: seconds; None waits as long as it takes.
-
-        Returns:
-            The serial of the new checkpoint, complete and durable; None if this step was not to be saved.
-
-        Raises:
-            TimeoutError: it is not done after `timeout`; it goes on.
-            As `save_checkpoint`: it failed; nothing of it remains, and older checkpoints are untouched.
-        """
-        return self._serial if self._pending is None else self._pending.result(timeout)
-
-    def __repr__(self) -> str:
-        if self.reason:
-            state = f"not saved: {self.reason}"
-        elif self.committed():
-            state = f"serial={self.serial}"
-        else:
-            state = "failed" if self.done() else "in flight"
-        return f"<SaveHandle step={self.step}, {state}>"
 
 
 class CheckpointManager:
@@ -113,7 +64,8 @@ class CheckpointManager:
             reason in its handle. There is never more than one.
         unchanged: see `save_checkpoint`.
 
-    A manager is for one thread. `close`, leaving it as a context manager, and the end of the program wait for a save in flight.
+    Calls from several threads wait for each other. `close`, leaving it as a context manager, and the end of the program wait for a
+    save in flight.
 
     Example:
         >>> import numpy as np, holdfast
@@ -145,9 +97,12 @@ class CheckpointManager:
         self._run = resolve(checkpoint_dir)
         self._rules = retention.Rules(max_to_keep, keep_period, best, keep_best)
         self._interval = save_interval_steps
+        self._store = WatchedStore(self._run.store)
         self._pool = Pool()
-        self._pending: Background | None = None
+        self._pending: Background | None = None  # the newest that was begun, over or not
+        self._exclusive = Exclusive()
         self._preemption = Preemption()
+        weakref.finalize(self, self._preemption.abandon).atexit = False  # nobody is left who could save
         self._damaged: set[int] = set()  # serials that turned out so: no file of theirs is linked
 
     @property
@@ -194,7 +149,22 @@ class CheckpointManager:
             raise ValueError(f'snapshot must be "copy" or "stream", not {snapshot!r}')
         if not wait and progress:
             raise ValueError("progress= needs wait=True: no code of yours runs in the thread that writes")
-        self._raise_error()
+        with self._exclusive.call("save"):
+            return self._save_if_due(state, step, metrics, trainer_args, force, wait, snapshot, progress)
+
+    def _save_if_due(
+        self,
+        state: Any,
+        step: int,
+        metrics: Mapping[str, float] | None,
+        trainer_args: Any,
+        force: bool,
+        wait: bool,
+        snapshot: SnapshotMode,
+        progress: ProgressOption,
+    ) -> SaveHandle:
+        if self._pending is not None and self._pending.is_over():
+            self._pending.raise_once()
         urgent = force or self._preemption.is_pending
         if not urgent and step % self._interval:
             return SaveHandle(
@@ -202,8 +172,8 @@ class CheckpointManager:
                 None,
                 f"step {step} is not a multiple of save_interval_steps={self._interval}; force=True saves it",
             )
-        if not wait and not urgent and self._when_busy == "refuse" and self._pending is not None:
-            reason = f"{self._pending.name} is still being written"
+        if not wait and not urgent and self._when_busy == "refuse" and (pending := self._in_flight()) is not None:
+            reason = f"{pending.name} is still being written"
             log.warning("step %d is not saved: %s", step, reason)
             return SaveHandle(step, None, f"{reason}; force=True waits for it")
         self.wait_until_finished()
@@ -218,7 +188,7 @@ class CheckpointManager:
         self, state: Any, step: int | None, metrics: Mapping[str, float] | None = None, trainer_args: Any = None
     ) -> CheckpointSave:
         return CheckpointSave(
-            state, self._run, trainer_args=trainer_args, rules=self._rules, step=step, metrics=metrics,
+            state, self._store.at(self._run), trainer_args=trainer_args, rules=self._rules, step=step, metrics=metrics,
             unchanged=self._unchanged, distrusted=self._damaged,
         )  # fmt: skip
 
@@ -227,18 +197,33 @@ class CheckpointManager:
     ) -> SaveHandle:
         if wait:
             return SaveHandle(step, save.run(progress))
-        name = f"the save of step {step}"
         if snapshot == "copy":
             save.snapshot(self._pool)
-            self._pending = Background(save.write, save.prune, name)
-        else:
+            return self._in_background(save, save.write, step)
+        try:
             save.start()
-            try:
-                self._pending = Background(save.finish, save.prune, name)
-            except BaseException:
+            return self._in_background(save, save.finish, step)
+        except BaseException:
+            if self._in_flight() is None:  # an interrupt may come after it has begun
                 save.discard()
-                raise
-        return SaveHandle(step, pending=self._pending)
+            raise
+
+    def _in_background(self, save: CheckpointSave, work: Callable[[], int], step: int) -> SaveHandle:
+        after = functools.partial(self._prune, save)
+        pending = Background(work, after, f"the save of step {step}", self._store.under_way)
+        previous = self._pending
+        try:
+            self._pending = pending  # before it begins: it must not be lost sight of, whatever comes
+            pending.start()
+        except BaseException:
+            if pending.withdraw():
+                self._pending = previous
+            raise
+        return SaveHandle(step, pending=pending)
+
+    def _prune(self, save: CheckpointSave) -> None:
+        """A method, so that the manager lives, and notes signals, until the save is over."""
+        save.prune()
 
     def prepare(self, state: Any) -> None:
         """Make the memory that `save(wait=False)` of such a state will copy into, in other threads.
@@ -252,8 +237,9 @@ class CheckpointManager:
         Raises:
             As `save`.
         """
-        self.wait_until_finished()
-        self._checkpoint(state, None).prepare(self._pool)
+        with self._exclusive.call("prepare"):
+            self.wait_until_finished()
+            self._checkpoint(state, None).prepare(self._pool)
 
     def wait_until_finished(self, timeout: float | None = None) -> None:
         """Return once no save is in flight.
@@ -262,36 +248,34 @@ class CheckpointManager:
             timeout: seconds; None waits as long as it takes.
 
         Raises:
-            TimeoutError: one is still in flight after `timeout`; it goes on.
+            TimeoutError: one is still in flight after `timeout`; it goes on. The message says what it waits for.
             As `save_checkpoint`: the save failed, and nobody was told yet.
         """
         pending = self._pending
-        if pending is None or pending.is_elsewhere():
-            self._pending = None
-            return
-        if not pending.wait(timeout):
-            raise TimeoutError(f"{pending.name} is not done after {timeout} s; it goes on")
-        self._pending = None
-        pending.raise_once()
+        if pending is not None and not pending.is_elsewhere():
+            if not pending.wait(timeout):
+                raise pending.late(timeout)
+            pending.raise_once()
 
-    def _raise_error(self) -> None:
-        """Forget a save that is over; raise its error, if it is news."""
-        if self._pending is not None and (self._pending.is_over() or self._pending.is_elsewhere()):
-            self.wait_until_finished()
+    def _in_flight(self) -> Background | None:
+        pending = self._pending
+        return None if pending is None or pending.is_over() or pending.is_elsewhere() else pending
 
     def save_on_signal(self, *signals: int) -> None:
         """Let signals such as `signal.SIGTERM` ask for a save: the next `save` then saves whatever the interval says.
 
-        The signal no longer ends the process: the training loop does, once it has saved and sees `preempted`. Handlers that were
-        there before are called too. `close` puts them back. Call this in the main thread.
+        The signal no longer ends the process: the training loop does, once it has saved and has seen `preempted`. Handlers that
+        were there before are called too, that of Ctrl-C from the second one on. `close` puts them back, and so does the end of
+        the manager's life. Call this in the main thread.
 
         Example:
             >>> import signal, holdfast
             >>> manager = holdfast.CheckpointManager("runs/p", save_interval_steps=1000)
             >>> manager.save_on_signal(signal.SIGTERM)
             >>> for step in range(3):
+            ...     stop = manager.preempted  # before the save: what comes after it is acted on at the next step
             ...     handle = manager.save({"step": step}, step, wait=False)
-            ...     if manager.preempted:
+            ...     if stop:
             ...         break
             >>> manager.close()
         """
@@ -299,20 +283,24 @@ class CheckpointManager:
 
     @property
     def preempted(self) -> bool:
-        """Whether a signal of `save_on_signal` has come."""
+        """Whether a signal of `save_on_signal` has come. Ask before a save, and end after it."""
         return self._preemption.has_come
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Wait for a save in flight, give its memory back to the system, and put signal handlers back.
 
+        Args:
+            timeout: seconds to wait; None waits as long as it takes. The end of the program waits all the same.
+
         Raises:
-            As `wait_until_finished`.
+            As `wait_until_finished`; the rest is done.
         """
-        try:
-            self.wait_until_finished()
-        finally:
-            self._pool.clear()
-            self._preemption.release()
+        with self._exclusive.call("close", timeout):
+            try:
+                self.wait_until_finished(timeout)
+            finally:
+                self._pool.clear()
+                self._preemption.release()
 
     def __enter__(self) -> CheckpointManager:
         return self

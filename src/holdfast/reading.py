@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from holdfast import dtypes
+from holdfast.adapters.ties import aliases_of
 from holdfast.engine import catalog
 from holdfast.engine.commit import storage_errors
 from holdfast.engine.pause import collection_paused
@@ -204,6 +205,10 @@ class Checkpoint(Mapping[str, LazyVariable]):
             return None, {}
         number = names.index(name)
         return values.trainer_from_bytes(read_listed(self.source, number), self.source.path(number), trainer_id)
+
+    def aliases(self, trainer_id: int = 0) -> dict[str, str]:
+        """The second names of arrays that were tied → the names of the variables that have their values."""
+        return {**self.manifest.aliases, **aliases_of(self.trainer(trainer_id)[1])}
 
     def __getitem__(self, name: str) -> LazyVariable:
         try:

@@ -17,7 +17,7 @@ from holdfast.errors import CheckpointNotFoundError, CorruptCheckpointError, For
 from holdfast.format import layout, manifest as manifests, safetensors
 from holdfast.format.digests import file_digest
 from holdfast.format.values import trainer_from_bytes
-from holdfast.reading import read_listed
+from holdfast.reading import Checkpoint, read_listed
 from holdfast.storage import AnyPath, Location, resolve
 
 
@@ -268,6 +268,9 @@ def export(path: AnyPath, out: AnyPath, *, serial: int | None = None) -> list[st
         folder, _ = catalog.locate(source, serial)
         manifest = catalog.read_manifest(folder)
     manifests.check(manifest, str(folder / layout.MANIFEST))
+    learned = {entry.name for entry in manifest.variables if entry.kind == "parameter"}
+    with Checkpoint(folder, None, manifest, verify=True) as checkpoint:
+        aliases = {alias: first for alias, first in checkpoint.aliases().items() if first in learned}
     kept = [file.name for file in manifest.files if layout.is_parameter_file(file.name)]
     if not kept:
         raise ValueError(f"{folder} holds no parameters: mark them by holdfast.parameters() when it is saved")
@@ -291,6 +294,7 @@ def export(path: AnyPath, out: AnyPath, *, serial: int | None = None) -> list[st
                     for entry in manifest.variables
                     if entry.kind == "parameter"
                 ),
+                aliases=aliases,
             )
         )
 

@@ -9,17 +9,19 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from holdfast.adapters.state import Item, Scan, fetched
+from holdfast.adapters.ties import second_names
 from holdfast.adapters.tree import scan
 from holdfast.engine import catalog, commit, retention
 from holdfast.engine.alone import replace_folder
 from holdfast.engine.arguments import whole_number
+from holdfast.engine.devices import devices_of
 from holdfast.engine.links import Links, Unchanged, checked_unchanged, links_to
 from holdfast.engine.plan import linkable_file_bytes, plan_files
 from holdfast.engine.progress import ProgressOption, metered
 from holdfast.engine.record import Record
 from holdfast.engine.snapshot import Held, Image, Pool
 from holdfast.engine.writer import Pipeline, write_files
-from holdfast.errors import ForeignFolderError, UnsupportedVariableError
+from holdfast.errors import ForeignFolderError, StorageError, UnsupportedVariableError
 from holdfast.format import layout, values
 from holdfast.format.manifest import Content
 from holdfast.storage import AnyPath, Location, resolve
@@ -187,7 +189,8 @@ class CheckpointSave:
         small = {layout.trainer_file(trainer_id): trainer}
         self._record = Record("checkpoint", variables, plans, small, step=step, metrics=numbers)
         self._run, self._rules = run, rules
-        self._arrays = [item.array for item in items]
+        self._arrays = [item.source if item.remote else item.array for item in items]
+        self._device = next(iter(devices_of(self._arrays)), None)
         self._held = Held.of(plans, [item.immutable for item in items])
         self._images: list[Image | None] | None = None
         self._end = contextlib.ExitStack()
@@ -195,11 +198,18 @@ class CheckpointSave:
 
     def snapshot(self, pool: Pool) -> None:
         """Copy what may change: once this returns, the state may. The pool's memory is in use until `write` returns."""
-        self._images = self._held.capture(self._arrays, pool.memory(self._held.nbytes))
+        self._images = self._held.capture(self._arrays, pool.memory(self._held.nbytes, self._device))
+        # The copies stand for the arrays from now on: those may be resized, and are not kept alive.
+        for plan, image in zip(self._record.plans, self._images, strict=True):
+            if image is not None:
+                at = len(plan.header)
+                for i in plan.members:
+                    end = at + self._arrays[i].nbytes
+                    self._arrays[i], at = image.memory[at:end], end
 
     def prepare(self, pool: Pool) -> None:
         """Begin to make the memory that `snapshot` will take."""
-        pool.reserve(self._held.nbytes)
+        pool.reserve(self._held.nbytes, self._device)
 
     def run(self, progress: ProgressOption = None) -> int:
         """Write and commit, then delete what the rules do not keep; returns the serial.
@@ -223,19 +233,23 @@ class CheckpointSave:
     def start(self, progress: ProgressOption = None) -> None:
         """Begin to write; once this returns the arrays have been read. `finish` or `discard` must follow."""
         run = self._run
-        with contextlib.ExitStack() as end:
-            with commit.storage_errors(f"cannot write in {run}"):
-                newest = self._begin_run()
-                serial = commit.next_serial(run)
-                links = links_to(newest, self._unchanged)
-                needed = self._needed_bytes(links)
-            attempt = end.enter_context(commit.attempt(run, str(serial), needed))
-            pipeline = Pipeline(attempt.folder, self._record.plans, self._arrays, images=self._images, links=links)
-            end.callback(pipeline.abort)  # whatever happens now or later; after `finish` there is nothing to abort
+        with commit.storage_errors(f"cannot write in {run}"):
+            newest = self._begin_run()
+            self._serial = commit.next_serial(run)
+            links = links_to(newest, self._unchanged)
+            needed = self._needed_bytes(links)
+        try:
+            self._attempt = self._end.enter_context(commit.attempt(run, str(self._serial), needed))
+            self._pipeline = Pipeline(
+                self._attempt.folder, self._record.plans, self._arrays, images=self._images, links=links
+            )
+            self._end.callback(self._pipeline.abort)  # whatever comes, now or later; after `finish` it does nothing
             with metered("save", sum(plan.size for plan in self._record.plans), progress) as meter:
-                pipeline.feed(meter)
-            self._attempt, self._serial, self._pipeline = attempt, serial, pipeline
-            self._end = end.pop_all()
+                self._pipeline.feed(meter)
+            self._arrays = []  # they have been read: what they lie in is not kept alive
+        except BaseException as error:
+            self._end.__exit__(type(error), error, error.__traceback__)  # which may raise one that says more
+            raise
 
     def finish(self) -> int:
         """Return the serial once the checkpoint is complete and durable. `prune` should follow."""
@@ -276,12 +290,13 @@ class CheckpointSave:
                 f"{run} is a checkpoint itself; save into the folder that it is in, or into another"
             )
         commit.make_folders(run)
-        there = catalog.complete(run)
-        newest = next(there, None)
+        try:
+            newest = next((found for found in catalog.complete(run) if found.serial not in self._distrusted), None)
+        except StorageError as error:
+            log.warning("nothing of an older checkpoint is linked: %s", error)
+            newest = None
         if newest is None:
             commit.sync_above(run)
-        while newest is not None and newest.serial in self._distrusted:
-            newest = next(there, None)
         commit.sweep(run)
         return newest
 
@@ -335,12 +350,12 @@ def _selected(
 def _save_alone(path: AnyPath, content: Content, items: list[Item], progress: ProgressOption) -> None:
     target = resolve(path)
     variables = [item.variable for item in items]
-    record = Record(content, variables, plan_files(variables))
+    record = Record(content, variables, plan_files(variables), aliases=second_names(items))
     start = time.monotonic()
 
     def fill(attempt: commit.Attempt) -> bytes:
         with metered("save", sum(plan.size for plan in record.plans), progress) as meter:
-            written = write_files(attempt.folder, record.plans, [item.array for item in items], meter)
+            written = write_files(attempt.folder, record.plans, [item.source for item in items], meter)
         record.write_small(attempt)
         return record.manifest(written, attempt.id, None)
 

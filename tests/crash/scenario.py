@@ -128,7 +128,7 @@ class Scenario:
         """Staging buffers of a page or so: a small state is written in many pieces by several threads."""
         with self._monkeypatch.context() as patch:
             patch.setattr(buffers, "STAGING_BYTES", size_bytes)
-            patch.setattr(buffers, "_free", [])
+            patch.setattr(buffers, "_free", {})
             yield
 
     def states(self, log: Sequence[Operation] | None = None, **bounds: int) -> Iterator[CrashState]:

@@ -8,7 +8,7 @@ from holdfast.engine import buffers
 @pytest.fixture(autouse=True)
 def pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool of this test's own."""
-    monkeypatch.setattr(buffers, "_free", [])
+    monkeypatch.setattr(buffers, "_free", {})
 
 
 def test_buffer_is_aligned_for_direct_writes() -> None:
@@ -32,7 +32,7 @@ def test_pool_keeps_no_more_than_the_bound() -> None:
     for buffer in [*small, *taken]:
         buffers.give(buffer)
 
-    assert len(buffers._free) == buffers.MAX_BUFFERS
+    assert len(buffers._free[""]) == buffers.MAX_BUFFERS
     huge_page = 2 << 20  # what the margin takes once it is touched
     assert buffers.MAX_BUFFERS * (buffers.STAGING_BYTES + huge_page) <= 128 << 20
 

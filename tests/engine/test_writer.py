@@ -199,7 +199,7 @@ def test_interrupt_from_the_callback_ends_all_threads_and_gives_all_buffers_back
 ) -> None:
     taken: list[int] = []
     take, give = buffers.take, buffers.give
-    monkeypatch.setattr(buffers, "take", lambda: taken.append(1) or take())
+    monkeypatch.setattr(buffers, "take", lambda device=None: taken.append(1) or take(device))
     monkeypatch.setattr(buffers, "give", lambda buffer: taken.append(-1) or give(buffer))
 
     def interrupt(progress: Any) -> None:

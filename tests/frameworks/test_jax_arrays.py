@@ -176,8 +176,45 @@ def test_step_that_begins_as_a_number_and_is_counted_as_an_array_comes_back() ->
     assert target["step"] == 7
     assert type(target["step"]) is int
     assert target["pair"][1] == 8
-    with pytest.raises(MismatchError, match="'step' is not in the checkpoint"):
+    with pytest.raises(
+        MismatchError, match=r"'step': the checkpoint has an array there, F32 \(\), the target a plain value"
+    ):
         through({"step": jnp.ones(())}, {"step": 0})
+
+
+def test_step_that_was_saved_as_a_number_loads_into_an_array() -> None:
+    """A run that goes back to before its first step, and a target made by `jax.eval_shape`, have an array there."""
+    target = {"step": jnp.asarray(5), "pair": (jnp.zeros(1), jnp.asarray(4.0)), "described": jnp.asarray(True)}
+    described = jax.eval_shape(lambda: target)
+    saved = {"step": 0, "pair": (jnp.ones(1), 0.5), "described": False}
+
+    through(saved, target)
+    through(saved, described)
+
+    for found in (target, described):
+        assert (found["step"], found["pair"][1], found["described"]) == (0, 0.5, False)
+        assert found["step"].weak_type
+        assert isinstance(found["step"], jax.Array)
+
+
+@pytest.mark.parametrize(
+    ("number", "array", "words"),
+    [
+        (2**40, jnp.asarray(0), "has the number 1099511627776, which the target's I32 cannot hold"),
+        (1e300, jnp.asarray(0.0), r"has the number 1e\+300, which the target's F32 cannot hold"),
+        (-1, jnp.asarray(0, jnp.uint32), "has the number -1, which the target's U32 cannot hold"),
+        (0.5, jnp.asarray(0), r"has a plain value there, the target an array, I32 \(\)"),
+        (1, jnp.zeros(1), r"has a plain value there, the target an array, F32 \(1,\)"),
+    ],
+)
+def test_number_that_an_array_cannot_hold_is_refused(number: Any, array: Any, words: str) -> None:
+    target = {"x": array, "y": jnp.ones(1)}
+
+    with pytest.raises(MismatchError, match=f"'x': the checkpoint {words}") as caught:
+        through({"x": number, "y": jnp.zeros(1)}, target)
+
+    assert len(caught.value.problems) == 1
+    assert target["y"] == 1
 
 
 # Keys

@@ -193,7 +193,8 @@ def test_static_program_goes_on_in_another_scope(static: None) -> None:
     main, startup = paddle.static.Program(), paddle.static.Program()
     with paddle.utils.unique_name.guard(), paddle.static.program_guard(main, startup):
         inputs = paddle.static.data("x", [None, 3])
-        loss = paddle.mean(paddle.static.nn.fc(inputs, 2) ** 2)
+        # Without a name it would get a number, and this count goes on under any guard.
+        loss = paddle.mean(paddle.static.nn.fc(inputs, 2, name="head") ** 2)
         paddle.optimizer.Adam(0.1).minimize(loss)
     executor, run = paddle.static.Executor(), MemoryStore().at("run")
 
@@ -217,8 +218,8 @@ def test_static_program_goes_on_in_another_scope(static: None) -> None:
 
     with holdfast.open(run) as checkpoint:
         kinds = {name: variable.kind for name, variable in checkpoint.variables.items()}
-    assert {name for name, kind in kinds.items() if kind == "parameter"} == {"program.fc_0.w_0", "program.fc_0.b_0"}
-    assert kinds["program.fc_0.w_0_moment1_0"] == "persistable"
+    assert {name for name, kind in kinds.items() if kind == "parameter"} == {"program.head.w_0", "program.head.b_0"}
+    assert kinds["program.head.w_0_moment1_0"] == "persistable"
 
 
 def test_names_that_paddle_counts_do_not_matter() -> None:

@@ -153,6 +153,11 @@ def test_what_no_checkpoint_can_hold_is_refused_by_name(tmp_path: Path) -> None:
         "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
         "quantized": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
         "double": torch.zeros(2, dtype=torch.complex128),
+        "half": torch.zeros(2, dtype=torch.complex32),
+        "nibbles": torch.zeros(2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
+        "jagged": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+        "onednn": torch.ones(3, 3).to_mkldnn(),
+        "zero": torch._efficientzerotensor((3,)),
         "fake": FakeTensorMode().from_tensor(torch.ones(2)),
         "fine": torch.zeros(2),
     }
@@ -164,7 +169,67 @@ def test_what_no_checkpoint_can_hold_is_refused_by_name(tmp_path: Path) -> None:
     assert "sparse tensor (torch.sparse_coo)" in caught.value.reasons["sparse"]
     assert "quantized tensor" in caught.value.reasons["quantized"]
     assert "nested tensor" in caught.value.reasons["nested"]
+    assert "oneDNN's own layout" in caught.value.reasons["onednn"]
+    assert "without memory" in caught.value.reasons["zero"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("transform", [torch.vmap, lambda f: torch.func.grad(lambda x: f(x).sum())])
+def test_tensor_of_a_transformed_function_is_refused(transform: Any) -> None:
+    reasons: list[Any] = []
+
+    def inside(x: Any) -> Any:
+        with pytest.raises(UnsupportedVariableError) as caught:
+            holdfast.save_checkpoint({"x": x}, MemoryStore().at("run"))
+        reasons.append(caught.value.reasons["x"])
+        return x
+
+    transform(inside)(torch.ones(2))
+
+    assert "is part of a computation of torch.func" in reasons[0]
+
+
+def test_buffer_and_weights_that_are_views_of_it_come_back() -> None:
+    """What a state was saved from it can be loaded into: a flat buffer of gradients or of weights, and the views in it."""
+
+    def state(fill: float) -> dict[str, Any]:
+        flat = torch.arange(20.0) * fill
+        model = torch.nn.Linear(4, 3)
+        model.weight.data, model.bias.data = flat[2:14].view(3, 4), flat[14:17]
+        return {"model": model, "flat": flat, "turned": model.weight.detach().t()}
+
+    saved, target = state(1), state(0)
+    places = [target["model"].weight.data_ptr(), target["flat"].data_ptr()]
+
+    through(saved, target)
+
+    assert torch.equal(target["flat"], saved["flat"])
+    assert torch.equal(target["model"].weight, saved["model"].weight)
+    assert [target["model"].weight.data_ptr(), target["flat"].data_ptr()] == places
+
+
+@pytest.mark.parametrize("kind", ["tensor", "parameter", "buffer"])
+def test_gradients_of_what_was_overwritten_are_an_error(kind: str) -> None:
+    """PyTorch says so of every change in place: values that were computed from the old ones have wrong gradients."""
+    module = torch.nn.BatchNorm1d(3)
+    held = {"tensor": torch.ones(3), "parameter": module.weight, "buffer": module.running_var}[kind]
+    other = torch.ones(3, requires_grad=True)
+    product = (held * other).sum()
+    state: Any = {"x": held} if kind == "tensor" else {"x": module}
+
+    through(state, state)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+def test_tensors_of_inference_mode_are_loaded() -> None:
+    with torch.inference_mode():
+        target = {"x": torch.zeros(2)}
+
+    through({"x": torch.ones(2)}, target)
+
+    assert target["x"].tolist() == [1, 1]
 
 
 def test_generators_go_on_where_they_were() -> None:

@@ -125,7 +125,18 @@ def read_manifest(data: bytes) -> dict[str, Any]:
     require(manifest["world_size"] >= 1, "2", "world_size")
     for key, value in manifest["metrics"].items():
         require(type(value) in (int, float), "2", f"metric {key}")
+    _check_aliases(manifest)
     return manifest
+
+
+def _check_aliases(manifest: Mapping[str, Any]) -> None:
+    aliases = manifest.get("aliases", {})
+    require(isinstance(aliases, dict), "2", "aliases")
+    names = {v.get("name") for v in manifest["variables"] if isinstance(v, dict)}
+    for second, first in aliases.items():
+        require(_is_name(second) and second != "__metadata__", "2.4", f"second name {second!r}")
+        require(second not in names, "2.4", f"second name {second!r} is a variable")
+        require(_is_string(first) and first in names, "2.4", f"second name {second!r} of no variable")
 
 
 def _is_count(value: Any) -> bool:
@@ -340,6 +351,8 @@ def check_writer(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Non
     trainers = sorted(int(match[1]) for name in names if (match := _TRAINER.match(name)))
     expected = list(range(manifest["world_size"])) if manifest["content"] == "checkpoint" else []
     require(trainers == expected, "5", f"trainers {trainers}")
+    if "aliases" in manifest:
+        require(manifest["content"] != "checkpoint" and manifest["aliases"], "2", "aliases that should be left out")
     require(set(files) - {"pinned"} == {"manifest.json", *names}, "1", "a file that is not listed")
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings, strategies as st
 import holdfast
 from spec.independent import BLOCK, Piece, SpecVariable, build_checkpoint, read_checkpoint, write_folder
 from spec.states import every_value
-from spec.typed import DTYPES, Ref, compact
+from spec.typed import DTYPES, Ref, SpecError, compact
 
 
 def check(folder: Path, variables: list[SpecVariable]) -> None:
@@ -113,6 +113,55 @@ def test_greater_minor_version_is_read(minor: int, tmp_path: Path) -> None:
     files = build_checkpoint(small(), PLACES, version=[1, minor], dumps=_with_unknown_fields)
 
     check(write_folder(files, tmp_path / "checkpoint_0"), small())
+
+
+@pytest.mark.parametrize("content", ["params", "variables"])
+def test_second_names_are_read(content: str, tmp_path: Path) -> None:
+    aliases = {"head.w": "fc.w", "t\u00e9te": "fc.b"}
+    variables = small()[:2]
+    files = build_checkpoint(
+        variables, {"model.safetensors": ["fc.w", "fc.b"]}, trainers=(), content=content, serial=None, world_size=1,
+        aliases=aliases,
+    )  # fmt: skip
+    read_checkpoint(files, writer=True)
+    folder = write_folder(files, tmp_path / "model")
+
+    check(folder, variables)
+    target = {"fc.w": np.zeros((4, 6), "f4"), "head.w": np.ones((4, 6), "f4")}
+    holdfast.load_params(target, folder, strict="subset")
+    renamed = {"last": np.zeros((4, 6), "f4")}
+    holdfast.load_params(renamed, folder, strict="subset", rename={"head.w": "last"})
+
+    for array in (*target.values(), *renamed.values()):
+        assert array.tobytes() == variables[0].array.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("aliases", "words"),
+    [
+        ({"head.w": "absent"}, "'head.w' cannot be a second name: there is no variable 'absent'"),
+        ({"fc.b": "fc.w"}, "'fc.b' cannot be a second name: it is a variable of its own"),
+        ({"x": "y", "y": "fc.w"}, "'x' cannot be a second name: there is no variable 'y'"),
+        ({"": "fc.w"}, "names must not be empty"),
+        ({"n" * 5000: "fc.w"}, "the name has 5000 bytes"),
+        ({"head.w": 3}, "aliases"),
+        (["head.w"], "aliases"),
+    ],
+)
+def test_second_names_that_stand_for_nothing_are_refused(aliases: Any, words: str, tmp_path: Path) -> None:
+    files = build_checkpoint(
+        small()[:2], {"model.safetensors": ["fc.w", "fc.b"]}, trainers=(), content="params", serial=None, world_size=1,
+        aliases=aliases,
+    )  # fmt: skip
+    folder = write_folder(files, tmp_path / "model")
+    target = {"fc.w": np.zeros((4, 6), "f4")}
+
+    with pytest.raises(SpecError, match=r"^2"):
+        read_checkpoint(files)
+    with pytest.raises(holdfast.FormatError, match=words):
+        holdfast.load_params(target, folder, strict="subset")
+
+    assert not target["fc.w"].any()
 
 
 @pytest.mark.parametrize("align", [1, 8, 64, 512, 3])

@@ -6,14 +6,16 @@ made anew and put where it stood, or is `report.state` if it is the whole state.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from holdfast.adapters import jax_arrays, jax_flax
-from holdfast.adapters.state import Leaf, Mark, Part
+from holdfast.adapters.state import Attributes, Leaf, Mark, Part, Rebuilt, join
 
 if TYPE_CHECKING:
     from holdfast.adapters.tree import Scanner
@@ -46,14 +48,33 @@ def visit(scanner: Scanner, node: Any, name: str, mark: Mark, container: Any, ke
     parts, tree = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda part: part is not node)
     if parts and parts[0][0] == ():
         return False  # no node, but a leaf
+    if _has_attributes(node, parts) and not (isinstance(container, Rebuilt) and container.is_fixed):
+        for path, part in parts:
+            label, whole = join(name, path[0].name), Attributes(node)
+            if not scanner.walk(part, label, mark, whole, path[0].name):
+                scanner.add_value(label, part, mark, whole, path[0].name)
+        return True
     scanner.walk_parts(
         [Part(_label(path), i, part, mark) for i, (path, part) in enumerate(parts)],
-        lambda new: jax.tree_util.tree_unflatten(tree, [new.get(i, part) for i, (_, part) in enumerate(parts)]),
+        _maker(parts, tree),
         name,
         container,
         key,
     )
     return True
+
+
+def _maker(parts: list[tuple[Any, Any]], tree: Any) -> Callable[[dict[Any, Any]], Any]:
+    """How a pytree node is made anew, with some of its parts replaced."""
+    return lambda new: jax.tree_util.tree_unflatten(tree, [new.get(i, part) for i, (_, part) in enumerate(parts)])
+
+
+def _has_attributes(node: Any, parts: list[tuple[Any, Any]]) -> bool:
+    """Whether a pytree node is a dataclass that can be changed, and its parts are its fields."""
+    if not dataclasses.is_dataclass(node) or getattr(node, "__dataclass_params__").frozen:  # noqa: B009 - not typed
+        return False
+    fields = {field.name for field in dataclasses.fields(node)}
+    return all(isinstance(path[0], jax.tree_util.GetAttrKey) and path[0].name in fields for path, _ in parts)
 
 
 def is_model(node: Any) -> bool:
@@ -91,16 +112,21 @@ def _is_equinox(node: Any) -> bool:
 
 
 def _add_equinox(scanner: Scanner, node: Any, name: str, mark: Mark, container: Any, key: Any) -> None:
-    """An Equinox module: its arrays are parameters; activation functions, rates and flags are the program's, not the state's."""
+    """An Equinox module: its arrays are parameters; activation functions, rates and flags are the program's, not the state's.
+
+    So it is in the lists, tuples and dicts in it: `layers=[Linear(…), jax.nn.relu, Linear(…)]` is what people write.
+    """
     mark = mark if mark.fixed else Mark("parameter", True)
     parts, tree = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda part: part is not node)
-    held = []
+    rebuilt = scanner.rebuilt(_maker(parts, tree), container, key)
     for i, (path, part) in enumerate(parts):
-        if any(isinstance(item, np.ndarray) or jax_arrays.is_array(item) for item in jax.tree_util.tree_leaves(part)):
-            is_learned = not hasattr(part, "dtype") or jax.numpy.issubdtype(part.dtype, jax.numpy.inexact)
-            held.append(Part(_label(path), i, part, mark if is_learned else Mark(mark.kind, False, mark.fixed)))
+        label = join(name, _label(path))
+        if jax_arrays.is_array(part) or isinstance(part, np.ndarray):
+            is_learned = jax.numpy.issubdtype(part.dtype, jax.numpy.inexact)
+            scanner.walk(part, label, mark if is_learned else Mark(mark.kind, False, mark.fixed), rebuilt, i)
+        elif any(map(_is_held, jax.tree_util.tree_leaves(part))):
+            _add_equinox(scanner, part, label, mark, rebuilt, i)
 
-    def make(new: dict[Any, Any]) -> Any:
-        return jax.tree_util.tree_unflatten(tree, [new.get(i, part) for i, (_, part) in enumerate(parts)])
 
-    scanner.walk_parts(held, make, name, container, key)
+def _is_held(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) or jax_arrays.is_array(leaf)

@@ -27,8 +27,8 @@ def is_array(node: Any) -> bool:
 
 
 def is_key(node: Any) -> bool:
-    """Whether this is an array of typed PRNG keys."""
-    return isinstance(node, jax.Array) and jax.numpy.issubdtype(node.dtype, jax.dtypes.prng_key)
+    """Whether this is an array of typed PRNG keys, or the description of one."""
+    return jax.numpy.issubdtype(node.dtype, jax.dtypes.prng_key)
 
 
 def describe(node: Any, container: Any = None, key: Any = None) -> Leaf | str:
@@ -59,6 +59,11 @@ class _Place:
         self._node, self._container, self._key, self._reason = node, container, key, reason
         self.slot = (id(container), key) if isinstance(container, dict | list) else None
 
+    def begin(self) -> None:
+        """Start to copy from all devices."""
+        if not self._reason:
+            self._node.copy_to_host_async()
+
     def fetch(self) -> np.ndarray:
         """The values, gathered from all devices."""
         if self._reason:
@@ -71,14 +76,17 @@ class _Place:
 
 
 def alike(array: np.ndarray, node: Any) -> jax.Array:
-    """A new JAX array with the placement and the weak type of another."""
-    if getattr(node, "weak_type", False) and array.shape == () and array.dtype.kind in "bifc":
-        made = jax.numpy.asarray(
-            array.item()
-        )  # of a Python number: weakly typed, so that it does not widen what it meets
-        if made.dtype == array.dtype:
-            return placed(made, node)
-    return placed(array, node)
+    """A new JAX array with the dtype, the placement and the weak type of another."""
+    if array.dtype.itemsize == 8 and array.dtype.kind in "iuf" and not jax.config.read("jax_enable_x64"):
+        with jax.enable_x64(True):  # a target that was made so; else half of every number would be lost
+            return placed(array, node)
+    if not getattr(node, "weak_type", False) or array.dtype.kind not in "bifc":
+        return placed(array, node)
+    # Of a Python number: weakly typed, so that it does not widen what it meets.
+    made = jax.numpy.asarray(array.dtype.type(0).item() if array.shape else array.item())
+    if made.dtype != array.dtype:
+        return placed(array, node)
+    return placed(jax.lax.broadcast(made, array.shape).at[...].set(array) if array.shape else made, node)
 
 
 def placed(array: Any, node: Any) -> jax.Array:
@@ -88,16 +96,33 @@ def placed(array: Any, node: Any) -> jax.Array:
     return made
 
 
+def _form(keys: Any) -> tuple[str, tuple[int, ...]]:
+    """The name of the generator of keys, and the shape of their numbers; of a description of keys too."""
+    names = []
+
+    def numbers(traced: Any) -> Any:
+        names.append(str(jax.random.key_impl(traced)))
+        return jax.random.key_data(traced)
+
+    shape = jax.eval_shape(numbers, jax.ShapeDtypeStruct(keys.shape, keys.dtype)).shape
+    return names[0], shape
+
+
 def add_key(scanner: Scanner, node: Any, name: str, container: Any, key: Any) -> None:
     """Tell the scanner of typed PRNG keys: a value with the generator's name and the key's numbers."""
-    impl = str(jax.random.key_impl(node))
-    data_shape = jax.eval_shape(jax.random.key_data, node).shape
-    if np.prod(data_shape) > MAX_INLINE_ELEMENTS:
+    impl, shape = _form(node)
+    if np.prod(shape) > MAX_INLINE_ELEMENTS:
         scanner.refuse(name, f"has too many keys ({node.size}); save jax.random.key_data() of it")
         return
-    if node.is_deleted():
-        scanner.refuse(name, "was deleted, or donated to a jitted function")
+    absent = None
+    if isinstance(node, jax.ShapeDtypeStruct):
+        absent = "is a description without values"
+    elif node.is_deleted():
+        absent = "was deleted, or donated to a jitted function"
+    elif not node.is_fully_addressable:
+        scanner.refuse(name, "is sharded over several processes, which is not supported yet")
         return
+    numbers = np.zeros(shape, np.uint32) if absent else np.asarray(jax.random.key_data(node))
 
     def problem(value: Any) -> str | None:
         if not (isinstance(value, Tagged) and value.tag == "$random"):
@@ -107,13 +132,11 @@ def add_key(scanner: Scanner, node: Any, name: str, container: Any, key: Any) ->
             return f"the checkpoint has the state of a {str(kind)[:60]}, the target is a {_KEY}"
         if state[0] != impl:
             return f"the checkpoint has a key of {str(state[0])[:20]!r}, the target one of {impl!r}"
-        if state[1].shape != data_shape or state[1].dtype != np.uint32:
-            return (
-                f"the checkpoint has a key of {state[1].dtype} {state[1].shape}, the target one of uint32 {data_shape}"
-            )
+        if state[1].shape != shape or state[1].dtype != np.uint32:
+            return f"the checkpoint has a key of {state[1].dtype} {state[1].shape}, the target one of uint32 {shape}"
         return None
 
     def put(value: Any, _: Any) -> None:
         container[key] = placed(jax.random.wrap_key_data(value.value[1][1], impl=impl), node)
 
-    scanner.add(Value(name, Tagged("$random", [_KEY, [impl, np.asarray(jax.random.key_data(node))]]), put, problem))
+    scanner.add(Value(name, Tagged("$random", [_KEY, [impl, numbers]]), put, problem, absent=absent))

@@ -24,8 +24,10 @@ def has_state(node: Any) -> bool:
     return all(callable(m) for m in methods) and not isinstance(node, type)
 
 
-def add_object(scanner: Scanner, name: str, node: Any, mark: Mark, frameworks: Sequence[Framework]) -> None:
-    """Tell the scanner what an object holds."""
+def add_object(
+    scanner: Scanner, name: str, node: Any, mark: Mark, frameworks: Sequence[Framework], *, replaces: bool = False
+) -> None:
+    """Tell the scanner what an object holds; `replaces` as in `Value`."""
     held = node.state_dict()
     if not isinstance(held, dict):
         scanner.refuse(name, f"its state_dict() must return a dict, not {type(held).__name__}")
@@ -46,7 +48,7 @@ def add_object(scanner: Scanner, name: str, node: Any, mark: Mark, frameworks: S
             error.add_note(f"while {name!r} was given its state by load_state_dict()")
             raise
 
-    scanner.add(Value(name, tree, put, object_problem, is_object=True, identity=id(node)))
+    scanner.add(Value(name, tree, put, object_problem, is_object=True, identity=id(node), replaces=replaces))
 
 
 class References:

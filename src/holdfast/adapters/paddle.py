@@ -75,7 +75,15 @@ def _add_tensor(scanner: Scanner, tensor: Any, name: str, mark: Mark) -> None:
     if first != name:
         scanner.add_alias(name, first)
     else:
-        scanner.add_leaf(name, paddle_tensors.describe(tensor), mark)
+        leaf = paddle_tensors.describe(tensor)
+        scanner.add_leaf(name, leaf, mark)
+        if isinstance(leaf, Leaf) and leaf.access is None and leaf.array is not None and leaf.array.size:
+            scanner.note_change(tensor, _bump)
+
+
+def _bump(tensors: list[Any]) -> None:
+    for tensor in tensors:
+        tensor._bump_inplace_version()
 
 
 def _add_layer(scanner: Scanner, layer: Any, name: str, root: str, mark: Mark) -> None:

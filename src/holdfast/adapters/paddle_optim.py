@@ -6,6 +6,7 @@ Paddle calls them `linear_0.w_0_moment1_0`, after numbers that depend on what th
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import paddle
@@ -13,9 +14,10 @@ import paddle
 from holdfast.adapters import paddle_tensors
 from holdfast.adapters.frameworks import Framework
 from holdfast.adapters.objects import tags
-from holdfast.adapters.parameter_names import Known, known_parameters, short_names
-from holdfast.adapters.state import Arrays, Mark, Rename, Value
+from holdfast.adapters.parameter_names import Known, known_parameters, localized, short_names
+from holdfast.adapters.state import Arrays, Beside, Mark, Rename, Value
 from holdfast.format.values import Tagged, UnsupportedValueError, encode
+from holdfast.variables import Variable
 
 if TYPE_CHECKING:
     from holdfast.adapters.tree import Scanner
@@ -33,6 +35,10 @@ def add_optimizer(scanner: Scanner, optimizer: Any, name: str, mark: Mark) -> No
     if isinstance(optimizer, paddle.optimizer.LBFGS):
         scanner.refuse(name, "L-BFGS of Paddle keeps its state by position, which no checkpoint holds")
         return
+    if inner := [key for key, held in vars(optimizer).items() if isinstance(held, paddle.optimizer.Optimizer)]:
+        kind = type(optimizer).__name__
+        scanner.refuse(name, f"a {kind} keeps a part of its state apart (its {inner[0]}), which no checkpoint can hold")
+        return
     groups = optimizer._param_groups or []
     parameters = [p for group in groups for p in (group["params"] if isinstance(group, dict) else [group])]
     known = known_parameters(scanner, [(f"{name}.parameters.{i}", p) for i, p in enumerate(parameters)])
@@ -47,6 +53,7 @@ class _Optimizer:
         self._short = short_names(known)
         self._parameters = {one.full: one.parameter for one in known}
         self._in_place: set[tuple[str, str]] = set()
+        self._forms: dict[str, dict[str, Variable]] = {}
 
     def add(self) -> None:
         state: dict[str, Any] = {}
@@ -68,16 +75,24 @@ class _Optimizer:
             identity=id(self._optimizer),
             replaces=True,
             localize=self._localize,
+            beside=self._beside,
         )
         self._scanner.add(value)
 
     def _slots(self, full: str) -> dict[str, Any]:
         """What the optimizer has for a parameter now."""
-        name = self._parameters[full].name
-        found = {slot: held[name] for slot, held in self._optimizer._accumulators.items() if name in held}
-        if name in self._optimizer._master_weights:
-            found[_MASTER] = self._optimizer._master_weights[name]
+        names = self._names(self._parameters[full])
+        found = {
+            slot: held[name] for slot, held in self._optimizer._accumulators.items() for name in names if name in held
+        }
+        if names[0] in self._optimizer._master_weights:
+            found[_MASTER] = self._optimizer._master_weights[names[0]]
         return found
+
+    def _names(self, parameter: Any) -> list[str]:
+        """What a parameter is called in the accumulators: those of one with a master weight go by the name of that."""
+        master = self._optimizer._master_weights.get(parameter.name)
+        return [parameter.name] if master is None else [parameter.name, master.name]
 
     def _variable(self, full: str, slot: str) -> str:
         return f"{self._name}.{slot}.{self._short[full]}"
@@ -95,13 +110,48 @@ class _Optimizer:
     def _localize(self, content: Any, renamed: Rename) -> tuple[Any, dict[str, str]]:
         if _shape_problem(content):
             return content, {}
+        ours = localized(content["parameters"], renamed, self._parameters, self._scanner.found.aliases)
         moved: dict[str, str] = {}
         state: dict[str, Any] = {}
         for full, slots in content["state"].items():
-            state[renamed(full)] = slots
-            if renamed(full) in self._short:
-                moved |= {ref.value: self._variable(renamed(full), slot) for slot, ref in slots.items()}
-        return content | {"state": state, "parameters": [renamed(full) for full in content["parameters"]]}, moved
+            local = ours.get(full, full)
+            state[local] = slots
+            if local in self._short:
+                moved |= {ref.value: self._variable(local, slot) for slot, ref in slots.items()}
+        return content | {"state": state, "parameters": list(ours.values())}, moved
+
+    def _beside(self, content: Any) -> dict[str, Beside]:
+        found = {}
+        for full, slots in content["state"].items():
+            tensor = self._parameters[full]
+            parameter = _variable_of(full, tensor)
+            would = self._would_make(full) if any((full, slot) not in self._in_place for slot in slots) else {}
+            for slot, ref in slots.items():
+                found[ref.value] = Beside(parameter, would.get(slot))
+        return found
+
+    def _would_make(self, full: str) -> dict[str, Variable]:
+        """What the optimizer is going to have for a parameter: tried out, and what it had not made before is taken back."""
+        if full not in self._forms:
+            parameter, before = self._parameters[full], self._slots(full)
+            is_new = parameter.name not in self._optimizer._already_create_accumulator
+            self._create(parameter)
+            self._forms[full] = made = {slot: _variable_of(slot, tensor) for slot, tensor in self._slots(full).items()}
+            self._drop(parameter, set(made) - set(before))
+            if is_new:
+                self._optimizer._already_create_accumulator.discard(parameter.name)
+        return self._forms[full]
+
+    def _create(self, parameter: Any) -> None:
+        block = paddle.static.default_main_program().global_block()
+        self._optimizer._create_accumulators(block, [parameter])
+
+    def _drop(self, parameter: Any, slots: Iterable[str]) -> None:
+        names = self._names(parameter)
+        for slot in slots:
+            held = self._optimizer._master_weights if slot == _MASTER else self._optimizer._accumulators[slot]
+            for name in names:
+                held.pop(name, None)
 
     def _problem(self, content: Any) -> str | None:
         if reason := _shape_problem(content):
@@ -109,11 +159,18 @@ class _Optimizer:
         held = set(content["parameters"])
         if absent := [full for full in self._parameters if full not in held]:
             return f"the checkpoint's optimizer knows nothing of {', '.join(absent[:10])}"
-        if over := [full for full in content["parameters"] if full not in self._parameters]:
+        if over := [full for full in {**dict.fromkeys(held), **content["state"]} if full not in self._parameters]:
             return f"the checkpoint's optimizer has {', '.join(over[:10])} too, the target's has not"
         is_scheduled = isinstance(self._optimizer._learning_rate, paddle.optimizer.lr.LRScheduler)
         if isinstance(content["learning_rate"], dict) != is_scheduled:
             return "the learning rate is that of a scheduler on one side only"
+        for full, slots in content["state"].items():
+            late = {slot for slot in slots if (full, slot) not in self._in_place}
+            if late and (unknown := sorted(late - set(self._would_make(full)))):
+                return (
+                    f"the checkpoint's optimizer is of another kind: it has {', '.join(unknown)} for {full}, which a "
+                    f"{type(self._optimizer).__name__} has not; skip it and its arrays to begin with a new one"
+                )
         return None
 
     def _put(self, content: Any, arrays: Arrays) -> None:
@@ -123,9 +180,13 @@ class _Optimizer:
             self._optimizer.set_lr(content["learning_rate"])
         for full, parameter in self._parameters.items():
             slots = content["state"].get(full, {})
-            for slot in [slot for slot in self._slots(full) if slot not in slots]:
-                held = self._optimizer._master_weights if slot == _MASTER else self._optimizer._accumulators[slot]
-                del held[parameter.name]
+            if slots and not any(ref.value in arrays for ref in slots.values()):
+                continue  # all that belongs to the parameter is left alone
+            present = self._slots(full)
+            if slots and _MASTER in present and _MASTER not in slots:
+                # It has to stay, since the moments go by its name; saved without one, the parameter itself is as precise.
+                present.pop(_MASTER).set_value(parameter.astype("float32"))
+            self._drop(parameter, [slot for slot in present if slot not in slots])
             if not slots:
                 self._optimizer._already_create_accumulator.discard(parameter.name)
                 continue
@@ -135,13 +196,14 @@ class _Optimizer:
 
     def _fill_new(self, full: str, parameter: Any, late: dict[str, Tagged], arrays: Arrays) -> None:
         """Let the optimizer make what it has not made yet, and give it its values."""
-        block = paddle.static.default_main_program().global_block()
-        self._optimizer._create_accumulators(block, [parameter])
+        self._create(parameter)
         made = self._slots(full)
         for slot, ref in late.items():
-            if slot not in made:
-                raise ValueError(f"{self._name}: {type(self._optimizer).__name__} has no {slot!r} for {full!r}")
             made[slot].set_value(paddle_tensors.from_array(arrays[ref.value]))
+
+
+def _variable_of(name: str, tensor: Any) -> Variable:
+    return Variable(name, "parameter", True, paddle_tensors.name_of(tensor.dtype) or "", tuple(tensor.shape))
 
 
 def _shape_problem(content: Any) -> str | None:

@@ -35,11 +35,13 @@ _BITS = {"BF16": "int16", "F8_E4M3": "uint8", "F8_E5M2": "uint8"}  # what DLPack
 
 def describe(tensor: Any) -> Leaf | str:
     """A tensor as an array of a state; the reason if no checkpoint can hold it."""
+    if not isinstance(tensor, paddle.Tensor):
+        return "is a variable of a static program: put the program into the state instead"
     if tensor.is_dist():
         return "is spread over several processes, which is not supported yet"
     if not tensor.is_dense():
         return "is a sparse tensor, which no checkpoint can hold; save its indices and values"
-    if not tensor._is_initialized():
+    if not tensor._is_initialized() and 0 not in tensor.shape:
         return "is not initialized yet"
     name = name_of(tensor.dtype)
     if name is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -48,3 +49,28 @@ def short_names(known: list[Known]) -> dict[str, str]:
     """By full names, those that stand in the names of variables: `fc.weight`, or full ones if there are several modules."""
     is_one = len({one.root for one in known}) == 1
     return {one.full: one.short if is_one else one.full for one in known}
+
+
+def localized(
+    saved: Sequence[str], renamed: Callable[[str], str], ours: Collection[str], aliases: Mapping[str, str]
+) -> dict[str, str]:
+    """What the parameters of a saved optimizer are called in the target, by their names in the checkpoint.
+
+    Which of its names a tied parameter goes by depends on the order in which layers are declared.
+
+    Args:
+        saved: names in the checkpoint.
+        renamed: names of the checkpoint in the target's naming.
+        ours: names of the parameters of the target's optimizer.
+        aliases: second names of parameters in the target → their first.
+    """
+    found: dict[str, str] = {}
+    taken = {renamed(name) for name in saved}
+    for name in saved:
+        local = renamed(name)
+        first = aliases.get(local, local)
+        if local not in ours and first in ours and first not in taken:
+            local = first
+            taken.add(first)
+        found[name] = local
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from holdfast import dtypes
+from holdfast.engine.devices import AnyArray, Remote
 from holdfast.errors import UnsupportedVariableError
 from holdfast.format.values import Tagged, encode
 from holdfast.variables import Kind, Variable
@@ -53,6 +54,11 @@ def temporary(tree: T) -> Marked[T]:
     return Marked(tree, "temporary", False)
 
 
+def join(name: str, key: Any) -> str:
+    """The name of what stands under a key."""
+    return f"{name}.{key}" if name else str(key)
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """What arrays are at some place of a state.
@@ -86,6 +92,9 @@ class Part(NamedTuple):
 
 class Access(Protocol):
     """The way to an array that is not in this process's memory, or is not to be written there.
+
+    One that is a `Remote` too is saved and loaded by its device, piece by piece; else all values are fetched at once. One with a
+    method `begin` is told so before any is fetched: then many copies run side by side.
 
     Attributes:
         slot: the place that `put` replaces, as something to compare; None if it writes into the array itself.
@@ -155,6 +164,12 @@ class Item(msgspec.Struct, frozen=True, gc=False, eq=False):
         # A copy that is nobody else's: it cannot change any more.
         return msgspec.structs.replace(self, array=self.access.fetch(), immutable=True, remote=False)
 
+    @property
+    def source(self) -> AnyArray:
+        """What its values are read from: its own memory, or what stands for that on a device."""
+        access: object = self.access
+        return access if self.remote and isinstance(access, Remote) else self.array
+
     def also(self, aliases: tuple[str, ...]) -> Item:
         """The same, known by further names."""
         return msgspec.structs.replace(self, aliases=aliases)
@@ -169,20 +184,36 @@ class Item(msgspec.Struct, frozen=True, gc=False, eq=False):
 
 
 def fetched(items: Iterable[Item]) -> list[Item]:
-    """The items with all values in host memory.
+    """The items with all values in host memory, but for those that a device copies piece by piece.
 
     Raises:
         UnsupportedVariableError: arrays have no values; all of them are named.
     """
+    items = list(items)
+    for item in items:
+        if item.remote and (begin := getattr(item.access, "begin", None)) is not None:
+            begin()
     found, problems = [], {}
     for item in items:
         try:
-            found.append(item.fetched())
+            found.append(item.fetched() if item.remote and not isinstance(item.source, Remote) else item)
         except ValueError as error:
             problems[item.variable.name] = str(error)
     if problems:
         raise UnsupportedVariableError(problems)
     return found
+
+
+class Beside(NamedTuple):
+    """What is known of an array that an optimizer makes only later.
+
+    Attributes:
+        parameter: of the target, that it belongs to.
+        made: what it is going to be; None if that is seen only when it is made.
+    """
+
+    parameter: Variable
+    made: Variable | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,6 +230,8 @@ class Value:
         replaces: whether arrays that the loaded value does not refer to are dropped, rather than missed.
         localize: a loaded value with the names of its parameters renamed as variables are, and the names in the target of
             the variables that it refers to.
+        beside: what is known of a localized value's variables that the target has not made yet.
+        absent: why there is no value at present; it can be loaded all the same.
     """
 
     name: str
@@ -206,18 +239,48 @@ class Value:
     put: Callable[[Any, Arrays], None]
     problem: Callable[[Any], str | None]
     is_object: bool = False
-    identity: int | None = None
+    identity: Hashable | None = None
     replaces: bool = False
     localize: Callable[[Any, Rename], tuple[Any, dict[str, str]]] | None = None
+    beside: Callable[[Any], dict[str, Beside]] | None = None
+    absent: str | None = None
+
+
+class Finished(Protocol):
+    """What has something to do once everything has its new value."""
+
+    def finish(self) -> None:
+        """Do it."""
+        ...
+
+
+class Changed:
+    """Arrays that a load writes to behind their framework's back, which is told of it afterwards."""
+
+    __slots__ = ("_tell", "arrays")
+
+    def __init__(self, tell: Callable[[list[Any]], None]) -> None:
+        self._tell = tell
+        self.arrays: list[Any] = []
+
+    def finish(self) -> None:
+        """Tell it."""
+        self._tell(self.arrays)
 
 
 class Rebuilt:
-    """Something that cannot be changed, such as a tuple: it is made anew where a part of it was replaced."""
+    """Something that cannot be changed, such as a tuple: it is made anew where a part of it was replaced.
 
-    __slots__ = ("_container", "_key", "_make", "_new")
+    Attributes:
+        is_fixed: whether dicts and lists in it are made anew too.
+    """
 
-    def __init__(self, make: Callable[[dict[Any, Any]], Any], container: Any, key: Any) -> None:
-        self._make, self._container, self._key = make, container, key
+    __slots__ = ("_container", "_key", "_make", "_new", "is_fixed")
+
+    def __init__(
+        self, make: Callable[[dict[Any, Any]], Any], container: Any, key: Any, *, is_fixed: bool = False
+    ) -> None:
+        self._make, self._container, self._key, self.is_fixed = make, container, key, is_fixed
         self._new: dict[Any, Any] = {}
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -251,7 +314,7 @@ class Scan:
         items: its arrays.
         values: everything else.
         aliases: second names of arrays → the names under which they are among the items.
-        rebuilt: what may have to be made anew, containers before what is in them.
+        rebuilt: what may have to be made anew, containers before what is in them; and what else is to be done after a load.
     """
 
     state: Any
@@ -259,10 +322,16 @@ class Scan:
     items: list[Item] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
     aliases: dict[str, str] = field(default_factory=dict)
-    rebuilt: list[Rebuilt] = field(default_factory=list)
+    rebuilt: list[Finished] = field(default_factory=list)
 
     def encoded(self) -> dict[str, Any]:
-        """The values by name, as plain JSON objects; a second name of an array refers to it."""
+        """The values by name, as plain JSON objects; a second name of an array refers to it.
+
+        Raises:
+            UnsupportedVariableError: some have no value at present; all of them are named.
+        """
+        if absent := {value.name: value.absent for value in self.values if value.absent is not None}:
+            raise UnsupportedVariableError(absent)
         tied = {name: encode(Tagged("$variable", first)) for name, first in self.aliases.items()}
         return {value.name: encode(value.value) for value in self.values} | tied
 

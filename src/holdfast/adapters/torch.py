@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import logging
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from holdfast.adapters import torch_optim, torch_tensors
-from holdfast.adapters.objects import References, tags
+from holdfast.adapters import torch_data, torch_optim, torch_tensors
+from holdfast.adapters.objects import References, add_object, tags
 from holdfast.adapters.parameter_names import note_parameter
 from holdfast.adapters.state import Arrays, Leaf, Mark, Value
 from holdfast.format.values import Tagged, UnsupportedValueError, encode
@@ -37,6 +38,8 @@ _WRAPPERS = (
     ("torch.optim.swa_utils", "AveragedModel", "module"),
 )
 
+_FULLY_SHARDED = (("torch.distributed.fsdp", "FSDPModule"), ("torch.distributed._composable.fsdp", "FSDPModule"))
+
 
 def visit(scanner: Scanner, node: Any, name: str, mark: Mark, container: Any, key: Any) -> bool:  # noqa: ARG001
     """See `Framework`."""
@@ -55,6 +58,9 @@ def visit(scanner: Scanner, node: Any, name: str, mark: Mark, container: Any, ke
         scanner.later(lambda: torch_optim.add_optimizer(scanner, node, name or "optimizer", mark))
     elif isinstance(node, torch.Generator):
         _add_generator(scanner, node, name or "generator")
+    elif (loader := torch_data.as_object(node, is_target=scanner.is_target)) is not None:
+        loader = scanner.known.setdefault(("loader", id(node)), loader)
+        add_object(scanner, name or "loader", loader, mark, [sys.modules[__name__]], replaces=True)
     else:
         return False
     return True
@@ -77,7 +83,8 @@ def native(array: np.ndarray) -> torch.Tensor:
 
 def owns(node: Any) -> bool:
     """See `Framework`."""
-    return any(kind.__module__.partition(".")[0] in ("torch", "torchdata") for kind in type(node).__mro__)
+    origins = (kind.__module__.partition(".")[0] for kind in type(node).__mro__)
+    return isinstance(node, torch_data.Loader) or any(origin in ("torch", "torchdata") for origin in origins)
 
 
 def _add_tensor(scanner: Scanner, tensor: torch.Tensor, name: str, mark: Mark) -> None:
@@ -86,13 +93,18 @@ def _add_tensor(scanner: Scanner, tensor: torch.Tensor, name: str, mark: Mark) -
     if first != name:
         scanner.add_alias(name, first)
     else:
-        scanner.add_leaf(name, torch_tensors.describe(tensor), mark)
+        leaf = torch_tensors.describe(tensor)
+        scanner.add_leaf(name, leaf, mark)
+        if isinstance(leaf, Leaf) and leaf.access is None and not tensor.is_inference():
+            scanner.note_change(tensor, torch.autograd.graph.increment_version)
 
 
 def _add_module(scanner: Scanner, module: torch.nn.Module, name: str, root: str, mark: Mark) -> None:
     if reason := _refusal(module):
         scanner.refuse(name, reason)
         return
+    if _is_one_of(module, _FULLY_SHARDED):
+        module.reshard()  # else what it computes with is seen, which may be of another dtype, and is thrown away
     prefix = f"{name}." if name else ""
     for key, parameter in module._parameters.items():
         if parameter is not None:
@@ -116,10 +128,14 @@ def _add_module(scanner: Scanner, module: torch.nn.Module, name: str, root: str,
 
 
 def _passed_over(module: torch.nn.Module) -> str | None:
-    for origin, kind, child in _WRAPPERS:
-        if origin in sys.modules and isinstance(module, getattr(sys.modules[origin], kind)):
-            return child
-    return None
+    return next((child for origin, kind, child in _WRAPPERS if _is_one_of(module, [(origin, kind)])), None)
+
+
+def _is_one_of(node: Any, kinds: Iterable[tuple[str, str]]) -> bool:
+    """Whether this is of one of these types, of modules that the program has loaded."""
+    return any(
+        origin in sys.modules and isinstance(node, getattr(sys.modules[origin], kind, ())) for origin, kind in kinds
+    )
 
 
 def _refusal(module: torch.nn.Module) -> str | None:
@@ -140,8 +156,12 @@ def _refusal(module: torch.nn.Module) -> str | None:
 
 def _add_extra_state(scanner: Scanner, module: Any, name: str, mark: Mark) -> None:
     references = References(scanner, name, mark, [sys.modules[__name__]])
-    held = module.get_extra_state()
-    tree = references.made_of(held, name if isinstance(held, dict) else f"{name}.value")
+    known = scanner.known.get(("extra state", id(module)))
+    if known is None:
+        held = module.get_extra_state()
+        known = references.made_of(held, name if isinstance(held, dict) else f"{name}.value")
+        scanner.known["extra state", id(module)] = known
+    tree = known
     try:
         encode(tree)
     except UnsupportedValueError as error:

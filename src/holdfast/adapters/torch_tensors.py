@@ -12,6 +12,7 @@ import torch
 from holdfast import dtypes
 from holdfast.adapters.numpy import dtype_problem
 from holdfast.adapters.state import Leaf
+from holdfast.adapters.torch_devices import OnDevice, device_of
 
 _NAMES: dict[torch.dtype, str] = {
     getattr(torch, name): ours
@@ -54,8 +55,12 @@ def describe(tensor: torch.Tensor) -> Leaf | str:
         return dtype_problem(local.dtype)
     shape = tuple(local.shape)
     if local.is_meta:
-        return Leaf(name, shape, None, _Empty(local))
+        from holdfast.adapters.torch_meta import Empty, held_problem  # it imports this module
+
+        return held_problem(tensor) or Leaf(name, shape, None, Empty(tensor))
     plain = local.detach().as_subclass(torch.Tensor)
+    if plain.device.type != "cpu" and (device := device_of(plain.device)) is not None:
+        return Leaf(name, shape, None, OnDevice(plain, dtypes.to_numpy(name), device))
     if plain.device.type != "cpu" or plain.is_conj() or plain.is_neg():
         return Leaf(name, shape, None, _Elsewhere(plain))
     return Leaf(name, shape, _as_array(plain, name))
@@ -108,19 +113,25 @@ def _refusal(tensor: torch.Tensor) -> str | None:
         return "is not initialized yet: run the model once first"
     if tensor.is_nested:
         return "is a nested tensor, which no checkpoint can hold; save its .values() and .offsets()"
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return "is part of a computation of torch.func: save and load outside of vmap, grad and the like"
+    if tensor.layout == torch._mkldnn:
+        return "has oneDNN's own layout, which no checkpoint can hold; save its .to_dense()"
     if tensor.layout != torch.strided:
         return f"is a sparse tensor ({tensor.layout}), which no checkpoint can hold; save its indices and values"
     if tensor.is_quantized:
         return "is a quantized tensor, which no checkpoint can hold; save .int_repr() with its scale and zero point"
     if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return f"is a {type(tensor).__name__}, a wrapper whose parts only its own library knows"
+    if tensor._is_zerotensor():
+        return "is a zero that PyTorch's autograd keeps without memory; save a .clone()"
     if tensor.numel() and not tensor.is_meta and tensor.untyped_storage().nbytes() == 0:
         return "has no memory at present (a sharded module that is not gathered)"
     return None
 
 
 class _Elsewhere:
-    """A tensor in a device's memory, or one that shows other numbers than it has in memory (conjugated, negated)."""
+    """A tensor in the memory of a device without streams, or one that shows other numbers than it has (conjugated, negated)."""
 
     slot = None
 
@@ -136,25 +147,3 @@ class _Elsewhere:
         """Into the tensor's own memory."""
         with torch.no_grad():
             self._tensor.copy_(from_array(array))
-
-
-class _Empty:
-    """A tensor of the meta device: it gets memory when it is loaded, and stays the same object for whoever holds it."""
-
-    slot = None
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self._tensor = tensor
-
-    def fetch(self) -> np.ndarray:
-        """Impossible."""
-        raise ValueError("is on the meta device and has no values")
-
-    def put(self, array: np.ndarray) -> None:
-        """Give it memory, on the default device."""
-        old = self._tensor
-        made = from_array(array, old, torch.get_default_device())
-        if isinstance(old, torch.nn.Parameter):
-            made = torch.nn.Parameter(made, requires_grad=old.requires_grad)
-        made.__dict__.update(old.__dict__)
-        torch.utils.swap_tensors(old, made)

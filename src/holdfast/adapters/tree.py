@@ -7,6 +7,9 @@ was. What can be changed is changed; what cannot (a tuple, a JAX array) is repla
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import sys
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
@@ -15,9 +18,9 @@ import numpy as np
 from holdfast import dtypes
 from holdfast.adapters import frameworks
 from holdfast.adapters.numpy import array_problem, plain_array
-from holdfast.adapters.objects import add_object, has_state, tags
+from holdfast.adapters.objects import add_object, has_state, references, tags
 from holdfast.adapters.random import is_random, random_problem, random_value, set_random
-from holdfast.adapters.state import Arrays, Item, Leaf, Mark, Marked, Part, Rebuilt, Scan, Value
+from holdfast.adapters.state import Arrays, Changed, Item, Leaf, Mark, Marked, Part, Rebuilt, Scan, Value, join
 from holdfast.engine.pause import collection_paused
 from holdfast.errors import UnsupportedVariableError
 from holdfast.format.manifest import name_problem
@@ -29,18 +32,19 @@ _INNER = (dict, list, tuple, Marked)
 
 
 @collection_paused()
-def scan(state: Any, *, whole_is_model: bool = False) -> Scan:
+def scan(state: Any, *, whole_is_model: bool = False, is_target: bool = False) -> Scan:
     """Find every variable and value of a state.
 
     Args:
         state: see the module's docstring. Nothing in it is changed.
         whole_is_model: if no part is marked as parameters or is a framework's model, whether all arrays are parameters;
             else arrays in no such part are persistables that are no parameters.
+        is_target: whether the state is going to be loaded into: what it holds now need not be had.
 
     Raises:
         UnsupportedVariableError: the state holds leaves that no checkpoint can hold; all of them are named.
     """
-    scanner = Scanner(state)
+    scanner = Scanner(state, is_target=is_target)
     try:
         kind: Kind = "parameter" if whole_is_model and not scanner.has_parameters(state) else "persistable"
         scanner.walk_root(state, Mark(kind, True))
@@ -49,18 +53,19 @@ def scan(state: Any, *, whole_is_model: bool = False) -> Scan:
         raise UnsupportedVariableError({"state": "it contains itself, or nests too deep"}) from error
 
 
-def join(name: str, key: Any) -> str:
-    """The name of what stands under a key."""
-    return f"{name}.{key}" if name else str(key)
-
-
 class Scanner:
-    """Collects what a state holds; adapters tell it what is in their frameworks' objects."""
+    """Collects what a state holds; adapters tell it what is in their frameworks' objects.
 
-    def __init__(self, state: Any) -> None:
+    Attributes:
+        found: what was found so far.
+        is_target: see `scan`.
+        known: what adapters remember of this state, such as the names of parameters.
+    """
+
+    def __init__(self, state: Any, *, is_target: bool = False) -> None:
         self.found = Scan(state)
+        self.is_target = is_target
         self.known: dict[Hashable, Any] = {}
-        """What adapters remember of this state, such as the names of parameters."""
         self._frameworks = frameworks.loaded()
         self._problems: dict[str, str] = {}
         self._names: set[str] = set()
@@ -113,10 +118,11 @@ class Scanner:
             self.add_array(name, node, mark)
             return True
         if isinstance(node, dict):
+            whole = self._rebuilt_copy(node, container, key) if _is_fixed(container) else node
             prefix = f"{name}." if name else ""
             pairs = list(node.items())
-            live = [self.walk(child, f"{prefix}{at}", mark, node, at) for at, child in pairs]
-            return any(live) and self._add_rest(name, pairs, live, mark, node)
+            live = [self.walk(child, f"{prefix}{at}", mark, whole, at) for at, child in pairs]
+            return any(live) and self._add_rest(name, pairs, live, mark, whole)
         if isinstance(node, tuple) and hasattr(node, "_fields"):
             fields: Any = node
             if not any(framework.visit(self, node, name, mark, container, key) for framework in self._frameworks):
@@ -124,11 +130,15 @@ class Scanner:
                 self.walk_parts(parts, lambda new: fields._replace(**new), name, container, key)
             return True
         if isinstance(node, list | tuple):
-            whole = node if isinstance(node, list) else self._rebuilt(node, container, key)
+            holder: Any = node
+            if isinstance(node, tuple):
+                holder = self._rebuilt(node, container, key)
+            elif _is_fixed(container):
+                holder = self._rebuilt_copy(node, container, key)
             prefix = f"{name}." if name else ""
             pairs = list(enumerate(node))
-            live = [self.walk(child, f"{prefix}{at}", mark, whole, at) for at, child in pairs]
-            return any(live) and self._add_rest(name, pairs, live, mark, whole)
+            live = [self.walk(child, f"{prefix}{at}", mark, holder, at) for at, child in pairs]
+            return any(live) and self._add_rest(name, pairs, live, mark, holder)
         return self._walk_other(node, name, mark, container, key)
 
     def _walk_other(self, node: Any, name: str, mark: Mark, container: Any, key: Any) -> bool:
@@ -160,26 +170,41 @@ class Scanner:
     def walk_parts(
         self, parts: Iterable[Part], make: Callable[[dict[Any, Any]], Any], name: str, container: Any, key: Any
     ) -> None:
-        """Collect the parts of something that cannot be changed.
+        """Collect the parts of something that cannot be changed. Dicts and lists in it are made anew with it.
+
+        So whoever holds the old one, as functions on pytrees may, has it whole as it was.
 
         Args:
             parts: what it consists of.
             make: the same with some parts replaced, by key.
             name, container, key: see `walk`.
         """
-        rebuilt = Rebuilt(make, container, key)
-        self.found.rebuilt.append(rebuilt)
+        rebuilt = self.rebuilt(make, container, key)
         for part in parts:
             label = join(name, part.label) if part.label else name
             if not self.walk(part.value, label, part.mark, rebuilt, part.key):
                 self.add_value(label, part.value, part.mark, rebuilt, part.key)
 
+    def rebuilt(self, make: Callable[[dict[Any, Any]], Any], container: Any, key: Any) -> Rebuilt:
+        """What is made anew with everything in it: see `walk_parts`."""
+        self.found.rebuilt.append(rebuilt := Rebuilt(make, container, key, is_fixed=True))
+        return rebuilt
+
     def _rebuilt(self, node: tuple[Any, ...], container: Any, key: Any) -> Rebuilt:
         def make(new: dict[Any, Any]) -> tuple[Any, ...]:
             return tuple(new.get(i, child) for i, child in enumerate(node))
 
-        self.found.rebuilt.append(rebuilt := Rebuilt(make, container, key))
+        self.found.rebuilt.append(rebuilt := Rebuilt(make, container, key, is_fixed=_is_fixed(container)))
         return rebuilt
+
+    def _rebuilt_copy(self, node: dict[Any, Any] | list[Any], container: Any, key: Any) -> Rebuilt:
+        def make(new: dict[Any, Any]) -> Any:
+            made: Any = copy.copy(node)
+            for at, child in new.items():
+                made[at] = child
+            return made
+
+        return self.rebuilt(make, container, key)
 
     def _rebuilt_mark(self, mark: Marked[Any], container: Any, key: Any) -> Rebuilt:
         rebuilt = Rebuilt(lambda new: Marked(new[None], mark.kind, mark.trainable), container, key)
@@ -228,7 +253,9 @@ class Scanner:
 
         def put(new: Any, _: Arrays) -> None:
             # In place where that is possible: the program may hold the very dict or list elsewhere too.
-            if isinstance(value, dict) and type(new) is dict:
+            if _is_fixed(container):
+                container[key] = new
+            elif isinstance(value, dict) and type(new) is dict:
                 value.clear()
                 value.update(new)
             elif type(value) is list and type(new) is list:
@@ -236,12 +263,18 @@ class Scanner:
             else:
                 container[key] = new
 
-        identity = id(value) if isinstance(value, dict | list) else None
+        identity = id(value) if isinstance(value, dict | list) and not _is_fixed(container) else None
         self.add(Value(name, value, put, _plain_problem, identity=identity))
 
     def add(self, value: Value) -> None:
         """A value."""
         self._take_name(value.name)
+        if value.is_object and value.identity is not None and (refs := references(value.value)):
+            first, held = self.known.setdefault(("object", value.identity), (value.name, refs))
+            if held != refs:
+                self.refuse(
+                    value.name, f"is the same object as {first!r}, and its arrays would be saved twice; leave one out"
+                )
         self.found.values.append(value)
 
     def add_array(
@@ -274,6 +307,14 @@ class Scanner:
         """A second name of an array that has been added already."""
         self._take_name(name)
         self.found.aliases[name] = first
+
+    def note_change(self, array: Any, tell: Callable[[list[Any]], None]) -> None:
+        """Have `tell` called, after a load, with the arrays that it may have changed in place: autograd counts changes."""
+        changed = self.known.get(("changed", tell))
+        if changed is None:
+            changed = self.known["changed", tell] = Changed(tell)
+            self.found.rebuilt.append(changed)
+        changed.arrays.append(array)
 
     def refuse(self, name: str, reason: str) -> None:
         """Something that no checkpoint can hold."""
@@ -314,8 +355,16 @@ class Scanner:
                 self.found.items[i] = item.also(tuple(names[item.variable.name]))
 
 
+def _is_fixed(container: Any) -> bool:
+    return isinstance(container, Rebuilt) and container.is_fixed
+
+
 def _with_hint(reason: str, value: Any) -> str:
-    return f"{reason}; numpy.asarray() makes it an array" if hasattr(value, "__array__") else reason
+    if hasattr(value, "__array__"):
+        return f"{reason}; numpy.asarray() makes it an array"
+    if dataclasses.is_dataclass(value) and "jax" in sys.modules:
+        return f"{reason}; jax.tree_util.register_dataclass() makes its type a tree"
+    return reason
 
 
 def _plain_problem(value: Any) -> str | None:

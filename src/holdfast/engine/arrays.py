@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -37,8 +38,15 @@ def overlaps_itself(array: np.ndarray) -> bool:
     """Whether two elements may share memory, as in windows made by `as_strided`: such an array cannot be filled."""
     if array.flags.c_contiguous or array.flags.f_contiguous:
         return False
-    reach = array.itemsize
-    for stride, extent in sorted(zip(map(abs, array.strides), array.shape, strict=True)):
+    return strides_overlap(array.itemsize, array.shape, array.strides)
+
+
+def strides_overlap(itemsize: int, shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether two elements of an array may share memory; what is empty has none."""
+    if 0 in shape:
+        return False
+    reach = itemsize
+    for stride, extent in sorted(zip(map(abs, strides), shape, strict=True)):
         if extent > 1:
             if stride < reach:
                 return True

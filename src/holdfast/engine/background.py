@@ -11,8 +11,10 @@ import logging
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
+from types import TracebackType
 
 log = logging.getLogger(__name__)
 
@@ -20,30 +22,61 @@ NICENESS = 10
 """Of the thread, and of those that it starts: on a machine whose cores are all training, the save takes a tenth of one's time,
 not an equal share. On one with a core to spare nothing changes (docs/design/006-asynchronous-saves.md)."""
 
+HANGING_SECONDS = 60.0
+"""Whoever waits without a limit is told so often what the wait is for."""
+
 
 class Background:
-    """Work that has begun.
+    """Work that `start` begins.
 
     Args:
         work: returns the result; it calls no code of the user's.
         after: what remains to be done once there is a result; it raises nothing.
         name: what it is, for messages, such as `"the save of step 3"`.
-
-    Raises:
-        RuntimeError: the system has no more threads; nothing was begun.
+        doing: what it is doing just now, for messages; empty if that is not known.
     """
 
-    def __init__(self, work: Callable[[], int], after: Callable[[], None], name: str) -> None:
+    def __init__(
+        self, work: Callable[[], int], after: Callable[[], None], name: str, doing: Callable[[], str] = str
+    ) -> None:
         self.name = name
+        self._doing = doing
         self._value: int | None = None
         self._error: BaseException | None = None
+        self._trace: TracebackType | None = None
         self._process = os.getpid()
         self._over = threading.Event()
         self._was_told = False
+        self._claim = threading.Lock()  # whoever gets it decides whether the work is done: its thread, or `withdraw`
+        self._was_started = False
         self._thread = threading.Thread(target=self._run, args=(work, after), name=f"holdfast: {name}", daemon=False)
-        self._thread.start()
+
+    def start(self) -> None:
+        """Begin; after an error, `withdraw` tells whether it has begun.
+
+        In an `atexit` function, where nobody waits for threads any more, all of it is done before this returns.
+
+        Raises:
+            RuntimeError: the system has no more threads.
+        """
+        main = threading.main_thread()
+        if threading.current_thread() is main and not main.is_alive():
+            self._was_started = True
+            self._thread.run()
+        else:
+            self._thread.start()
+            self._was_started = True
+
+    def withdraw(self) -> bool:
+        """Whether the work has not begun; then it never will. An interrupt in `start` leaves that open."""
+        if not self._claim.acquire(blocking=False):
+            return False
+        self._over.set()
+        return True
 
     def _run(self, work: Callable[[], int], after: Callable[[], None]) -> None:
+        if not self._claim.acquire(blocking=False):
+            return
         with contextlib.suppress(OSError, AttributeError):  # on Linux a number of a thread is one of a process, too
             if sys.platform == "linux":
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
@@ -51,11 +84,12 @@ class Background:
             self._value = work()
             after()
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that asks
-            self._error = error
-            traceback.clear_frames(error.__traceback__)  # or they would keep the arrays alive
+            self._error, self._trace = error, error.__traceback__
+            _let_go(error)
             # Also here: the program may end without ever asking.
             log.error("%s failed: %s: %s", self.name, type(error).__name__, error)  # noqa: TRY400 - it is raised with its trace
         finally:
+            del work, after  # the error's trace has this function in it
             self._over.set()
 
     def is_over(self) -> bool:
@@ -81,11 +115,30 @@ class Background:
             raise RuntimeError(
                 f"{self.name} was begun before this process was forked: only process {self._process} can wait"
             )
-        if not self._over.wait(timeout):
+        # Asked first: a fork may have come while the thread held the lock that `wait` takes.
+        if not self._over.is_set() and not self._ends_within(timeout):
             return False
-        if self._process == os.getpid():
+        if self._process == os.getpid() and self._thread.ident is not None:
             self._thread.join()  # which takes no time now
         return True
+
+    def _ends_within(self, timeout: float | None) -> bool:
+        if not self._was_started:
+            self.withdraw()  # two interrupts in a row came between it and its thread
+        if timeout is not None:
+            return self._over.wait(timeout)
+        began = time.monotonic()
+        while not self._over.wait(HANGING_SECONDS):
+            log.warning("waiting for %s for %.0f s%s", self.name, time.monotonic() - began, self._activity())
+        return True
+
+    def late(self, timeout: float | None) -> TimeoutError:
+        """The error for a wait that has ended too early: it says what takes so long."""
+        return TimeoutError(f"{self.name} is not done after {timeout} s; it goes on{self._activity()}")
+
+    def _activity(self) -> str:
+        doing = self._doing()
+        return f": {doing}" if doing else ""
 
     def result(self, timeout: float | None = None) -> int | None:
         """Wait, and give the result.
@@ -95,13 +148,25 @@ class Background:
             BaseException: what the work raised.
         """
         if not self.wait(timeout):
-            raise TimeoutError(f"{self.name} is not done after {timeout} s; it goes on")
+            raise self.late(timeout)
         self._was_told = True
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(self._trace)  # or it would grow with every call
         return self._value
 
     def raise_once(self) -> None:
         """Raise what the finished work raised, unless somebody has been told already."""
         if self.is_over() and self._error is not None and not self._was_told:
             self.result()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Forget the variables of the functions that an error and its causes came through: they would keep arrays alive."""
+    seen: set[int] = set()
+    pending = [error]
+    while pending:
+        error = pending.pop()
+        if error is not None and id(error) not in seen:
+            seen.add(id(error))
+            traceback.clear_frames(error.__traceback__)
+            pending += [error.__cause__, error.__context__]

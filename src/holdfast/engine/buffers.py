@@ -7,13 +7,14 @@ Reuse matters: memory that a virtual machine has given back to its host faults i
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
 import threading
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from holdfast.engine import pages
+from holdfast.engine.devices import Device
 
 STAGING_BYTES = 8 << 20
 """What one direct write takes, and one block of the format."""
@@ -22,32 +23,33 @@ MARGIN_BYTES = 8192
 """What a buffer has beyond that: a block read by direct I/O begins and ends within pages that are read as a whole."""
 
 MAX_BUFFERS = 8
-"""Buffers that one save may hold; 80 MiB with margins: the bound on its memory above the state, besides names and digests."""
-
-_HUGE_PAGE = 2 << 20
+"""Buffers that one save may hold; 80 MiB with margins: the bound on its memory above the state, besides names and digests.
+Those for devices are others, since they are page-locked: as many again, if a process saves or loads states of both kinds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Buffer:
-    """Memory that begins at a huge page, as bytes and as an array of the same bytes; none of it is touched yet when made."""
+    """Memory that begins at a huge page, as bytes and as an array of the same bytes; page-locked if it is for a device."""
 
     size: int
-    memory: mmap.mmap = field(init=False)
+    device: Device | None = None
     view: memoryview = field(init=False)
     array: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        memory = mmap.mmap(-1, self.size + 2 * _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with contextlib.suppress(AttributeError, OSError):  # not on every system; then it is as fast as small pages are
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        whole = np.frombuffer(memory, np.uint8)
-        start = -whole.__array_interface__["data"][0] % _HUGE_PAGE
-        object.__setattr__(self, "memory", memory)
-        object.__setattr__(self, "view", memoryview(memory)[start : start + self.size])
-        object.__setattr__(self, "array", whole[start : start + self.size])
+        array = pages.allocate(self.size, self.device)
+        if self.device is not None:
+            pages.lock(array, self.device)
+        object.__setattr__(self, "view", array.data)
+        object.__setattr__(self, "array", array)
+
+    @property
+    def kind(self) -> str:
+        """Which devices it is page-locked for."""
+        return "" if self.device is None else self.device.kind
 
 
-_free: list[Buffer] = []
+_free: dict[str, list[Buffer]] = {}  # by their kinds
 _lock = threading.Lock()
 
 
@@ -60,16 +62,22 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def take() -> Buffer:
-    """A buffer that nobody else uses, contents arbitrary; `give` it back."""
+def take(device: Device | None = None) -> Buffer:
+    """A buffer that nobody else uses, contents arbitrary; `give` it back.
+
+    Args:
+        device: will copy to or from it.
+    """
     with _lock:
-        if _free:
-            return _free.pop()
-    return Buffer(STAGING_BYTES + MARGIN_BYTES)
+        free = _free.get("" if device is None else device.kind)
+        if free:
+            return free.pop()
+    return Buffer(STAGING_BYTES + MARGIN_BYTES, device)
 
 
 def give(buffer: Buffer) -> None:
     """Return a buffer for the next user."""
     with _lock:
-        if len(_free) < MAX_BUFFERS and buffer.size == STAGING_BYTES + MARGIN_BYTES:
-            _free.append(buffer)
+        free = _free.setdefault(buffer.kind, [])
+        if len(free) < MAX_BUFFERS and buffer.size == STAGING_BYTES + MARGIN_BYTES:
+            free.append(buffer)

@@ -131,6 +131,7 @@ class Attempt:
         self.parent, self._label = parent, label
         self._claim: Claim | None = None
         self._committed = False
+        self._process = os.getpid()
         self._rename()
 
     def _rename(self) -> None:
@@ -203,7 +204,7 @@ class Attempt:
     def discard(self) -> None:
         """Remove the attempt if it was not committed, as far as that is possible; a later save removes what remains."""
         try:
-            if not self._committed:
+            if not self._committed and os.getpid() == self._process:  # a child that was forked meanwhile must not
                 # An interrupt may have come right after the two names were exchanged, before that could be noted: what stands
                 # here now is the old folder then, and must not be deleted before the exchange is durable.
                 self.parent.store.sync_folder(self.parent.path)

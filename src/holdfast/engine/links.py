@@ -7,13 +7,13 @@ value. What the older file holds on the disk *now* is another question: see `Unc
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
-import numpy as np
-
-from holdfast.engine import arrays, buffers
+from holdfast.engine import arrays, buffers, devices, fetching
 from holdfast.engine.catalog import Found
+from holdfast.engine.devices import AnyArray
 from holdfast.engine.plan import FilePlan
 from holdfast.engine.snapshot import Image
 from holdfast.errors import FormatError
@@ -61,9 +61,15 @@ class Links:
     """The data files of one checkpoint, by the digest of their headers: equal headers hold equal variables."""
 
     def __init__(
-        self, folder: Location, files: Iterable[File], entries: Iterable[UnreadEntry], *, verify: bool = False
+        self,
+        folder: Location,
+        files: Iterable[File],
+        entries: Iterable[UnreadEntry],
+        *,
+        committed: float = math.inf,
+        verify: bool = False,
     ) -> None:
-        self._folder, self._verify = folder, verify
+        self._folder, self._committed, self._verify = folder, committed, verify
         self._files = {file.header_digest: file for file in files}
         self._entries = {entry.name: entry for entry in entries}
 
@@ -78,7 +84,7 @@ class Links:
             blocks = ()
         return Known(file, blocks)
 
-    def find(self, plan: FilePlan, values: Sequence[np.ndarray], image: Image | None) -> bool:
+    def find(self, plan: FilePlan, values: Sequence[AnyArray], image: Image | None) -> bool:
         """Whether there is a file with the same bytes."""
         known = self.like(plan)
         return known is not None and known.matches(block_digests(plan, values, image), [])
@@ -96,10 +102,19 @@ class Links:
             if self._verify and not _is_sound(source, known.file, blocks):
                 log.warning("%s is damaged; what it held is written again, from memory", source)
                 return False
-            return source.store == target.store and source.store.link(source.path, target.path)
+            return source.store == target.store and self._is_linked(known.file, source, target)
         except OSError as error:  # deleted by a rotation meanwhile, or the system does not like it
             log.info("cannot link %s (%s); it is written again", source, error)
             return False
+
+    def _is_linked(self, file: File, source: Location, target: Location) -> bool:
+        if not source.store.link(source.path, target.path):
+            return False
+        there = target.store.stat(target.path)
+        if there is not None and (there.kind, there.size) == ("file", file.size) and there.modified <= self._committed:
+            return True
+        target.store.remove(target.path)  # somebody has put something else there since it was looked at
+        return False
 
 
 def links_to(found: Found | None, unchanged: Unchanged) -> Links | None:
@@ -118,10 +133,10 @@ def links_to(found: Found | None, unchanged: Unchanged) -> Links | None:
     except (OSError, LookupError) as error:
         log.info("nothing of %s can be linked (%s); everything is written", found.folder, error)
         return None
-    return Links(found.folder, files, found.manifest.variables, verify=unchanged == "verify")
+    return Links(found.folder, files, found.manifest.variables, committed=committed, verify=unchanged == "verify")
 
 
-def block_ends(plan: FilePlan, values: Sequence[np.ndarray]) -> Iterator[int]:
+def block_ends(plan: FilePlan, values: Sequence[AnyArray]) -> Iterator[int]:
     """Where each block of a file ends."""
     at = len(plan.header)
     for i in plan.members:
@@ -130,7 +145,7 @@ def block_ends(plan: FilePlan, values: Sequence[np.ndarray]) -> Iterator[int]:
         at = stop
 
 
-def block_digests(plan: FilePlan, values: Sequence[np.ndarray], image: Image | None) -> Iterator[str]:
+def block_digests(plan: FilePlan, values: Sequence[AnyArray], image: Image | None) -> Generator[str]:
     """The digests of a file's blocks in their order, each made when it is asked for.
 
     Args:
@@ -139,10 +154,16 @@ def block_digests(plan: FilePlan, values: Sequence[np.ndarray], image: Image | N
         image: the file, if there is a copy of the values already.
     """
     if image is not None:
-        yield from image.digests
+        start = len(plan.header)
+        for digest, end in zip(image.digests, block_ends(plan, values), strict=True):
+            yield digest or hexdigest(image.memory[start:end].data)
+            start = end
         return
-    for i in plan.members:
-        value = values[i]
+    members = [values[i] for i in plan.members]
+    if not devices.are_local(members):
+        yield from fetching.block_digests(plan, values)
+        return
+    for value in members:
         flat, itemsize = arrays.flat_bytes(value), value.dtype.itemsize
         for start in range(0, value.nbytes, BLOCK_BYTES):
             stop = min(start + BLOCK_BYTES, value.nbytes)

@@ -82,7 +82,7 @@ def match_names(held: Collection[str], wanted: Collection[str], rules: Rules) ->
     """
     target_of = _renamed(held, rules.rename)
     if rules.skip:
-        skipped = _skipping({*target_of.values(), *wanted}, rules.skip)
+        skipped = skipping({*target_of.values(), *wanted}, rules.skip)
         kept = {name: target for name, target in target_of.items() if not skipped(target)}
         left = tuple(name for name in wanted if skipped(name))
         wanted = [name for name in wanted if not skipped(name)]
@@ -98,7 +98,8 @@ def match_names(held: Collection[str], wanted: Collection[str], rules: Rules) ->
     )
 
 
-def _skipping(names: Collection[str], skip: Collection[str]) -> Callable[[str], bool]:
+def skipping(names: Collection[str], skip: Collection[str]) -> Callable[[str], bool]:
+    """Whether a name is to be left alone, as a function; what is one of `names` is no pattern."""
     exact = {entry for entry in skip if entry in names}
     patterns = [_glob(entry) for entry in skip if entry not in exact]
     return lambda name: name in exact or any(fnmatch.fnmatchcase(name, p) for p in patterns)

@@ -5,6 +5,9 @@ Three ways to read, chosen by looking, not by name:
     large, in the page cache     a block at a time hashed in, and copied out of, a mapping of the file
     large, on the disk           a block at a time by direct I/O into a staging buffer, hashed and copied from there
 
+What goes to a device is read into a page-locked staging buffer in any case, and copied from there once its digest is known to be
+right. The threads take turns, so some read while the device copies for others.
+
 A block that is cast or inspected is so in pieces: what that makes of it would else be several times its size, in each thread.
 """
 
@@ -20,8 +23,9 @@ import msgspec
 import numpy as np
 
 from holdfast import dtypes
-from holdfast.engine import arrays, buffers
+from holdfast.engine import arrays, buffers, devices
 from holdfast.engine.crew import Crew
+from holdfast.engine.devices import AnyArray, Device, Piece, Remote
 from holdfast.engine.pause import collection_paused
 from holdfast.engine.progress import Meter
 from holdfast.errors import ClosedError, CorruptCheckpointError, HoldfastError, StorageError
@@ -104,13 +108,14 @@ class Wanted(msgspec.Struct, frozen=True, gc=False, eq=False):
     Attributes:
         entry: the variable, for messages.
         chunk: which bytes.
-        target: array of the chunk's shape, of any strides and dtype (values are cast); None: only verify.
+        target: array of the chunk's shape, of any strides and dtype (values are cast); one on a device is of the variable's shape,
+            and the chunk all of it; None: only verify.
         inspect: called with the values, flat and piece by piece in any order, before they go anywhere.
     """
 
     entry: Entry
     chunk: Chunk
-    target: np.ndarray | None = None
+    target: AnyArray | None = None
     inspect: Callable[[np.ndarray], None] | None = None
 
 
@@ -131,7 +136,7 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
     start: int
     end: int
     members: list[Wanted]
-    targets: list[np.ndarray]  # one for each member; none if they are only to be verified
+    targets: list[np.ndarray]  # one for each member; none if they are only to be verified, or go to devices
 
 
 class _Bad:
@@ -161,7 +166,9 @@ def read_chunks(source: Source, wanted: Sequence[Wanted], *, verify: bool, meter
     """
     bad = _Bad()
     with collection_paused():
-        tasks = iter(list(_tasks(wanted)))
+        on_devices: list[Device] = []
+        tasks = iter(list(_tasks(wanted, on_devices)))
+    devices.settle(dict.fromkeys(on_devices))
     _run_threads(lambda: _work(source, tasks, verify, meter, bad), _thread_count(source, wanted))
     raise_if_damaged(source, bad.found)
 
@@ -191,7 +198,8 @@ def raise_if_damaged(source: Source, found: dict[int, dict[str, None]]) -> None:
     raise CorruptCheckpointError(message, path=source.path(next(iter(found))), variables=[n for n in names if n])
 
 
-def _tasks(wanted: Sequence[Wanted]) -> Iterator[_Block | _Run]:
+def _tasks(wanted: Sequence[Wanted], on_devices: list[Device]) -> Iterator[_Block | _Run]:
+    """What is to be done, small chunks together; the devices that it goes to are noted."""
     members: list[Wanted] = []
     targets: list[np.ndarray] = []
     file = end = -1
@@ -201,8 +209,11 @@ def _tasks(wanted: Sequence[Wanted]) -> Iterator[_Block | _Run]:
         lo, hi = chunk.range
         if lo == hi:
             continue
-        buffer = None if one.target is None else _buffer(one)
+        buffer = _buffer(one)
         plain = buffer is not None or one.target is None
+        if isinstance(one.target, Remote):
+            on_devices.append(one.target.device)
+            plain = _is_plain_remote(one)
         if hi - lo > small or not plain or one.inspect is not None:
             flat = None if buffer is None else buffer.reshape(-1).view(np.uint8)
             for number, at in enumerate(range(lo, hi, BLOCK_BYTES)):
@@ -231,15 +242,21 @@ def _position(one: Wanted) -> tuple[int, tuple[int, int]]:
 
 
 def _buffer(one: Wanted) -> np.ndarray | None:
-    """The target as something that system calls can fill with the chunk's bytes; None if it is laid out otherwise."""
+    """The target as something that system calls can fill with the chunk's bytes; None if there is no such thing."""
     target = one.target
-    assert target is not None
+    if target is None or isinstance(target, Remote):
+        return None
     dtype = target.dtype
     if dtype is not dtypes.to_numpy(one.entry.dtype) and dtype != dtypes.to_numpy(one.entry.dtype):
         return None
     if dtype.isbuiltin == 1 and target.flags.c_contiguous and not arrays.BIG_ENDIAN_MACHINE:
         return target  # as it is: a view of each of 100,000 would take as long as reading them
     return arrays.flat_bytes(target)
+
+
+def _is_plain_remote(one: Wanted) -> bool:
+    """Whether the target is on a device, and takes the chunk's bytes as they are."""
+    return isinstance(one.target, Remote) and one.target.dtype == dtypes.to_numpy(one.entry.dtype)
 
 
 def _run_threads(work: Callable[[], Iterable[None]], count: int) -> None:
@@ -272,7 +289,7 @@ def _run_threads(work: Callable[[], Iterable[None]], count: int) -> None:
 
 
 def _work(source: Source, tasks: Iterator[_Block | _Run], verify: bool, meter: Meter, bad: _Bad) -> Iterable[None]:
-    scratch: list[buffers.Buffer] = []
+    scratch: _Scratch = {}
     try:
         for task in tasks:  # a list's iterator hands each task to one thread
             if isinstance(task, _Run):
@@ -283,41 +300,51 @@ def _work(source: Source, tasks: Iterator[_Block | _Run], verify: bool, meter: M
                 meter.add(task.end - task.start)
             yield
     finally:
-        for buffer in scratch:
+        for buffer in scratch.values():
             buffers.give(buffer)
 
 
-def _read_run(source: Source, run: _Run, verify: bool, bad: _Bad, scratch: list[buffers.Buffer]) -> None:
+def _read_run(source: Source, run: _Run, verify: bool, bad: _Bad, scratch: _Scratch) -> None:
     reader = source.reader(run.file)
     filled: Sequence[Any] = run.targets
     targets: Sequence[Any] = run.targets
     if not run.targets:
-        staged = _scratch(scratch).view[: run.end - run.start]
+        device = next(iter(devices.devices_of([one.target for one in run.members])), None)
+        staged = _scratch(scratch, device).array[: run.end - run.start]
         filled = [staged]
         targets = [staged[m.chunk.range[0] - run.start : m.chunk.range[1] - run.start] for m in run.members]
     try:
         count = reader.read_into(filled, run.start)
     except OSError as error:
         raise StorageError.of(error, f"cannot read {source.path(run.file)}") from error
-    if count != run.end - run.start:
+    is_sound = count == run.end - run.start
+    if not is_sound:
         bad.add(run.file, run.members[0].entry.name)
     if verify:
         for one, target in zip(run.members, targets, strict=True):
             if hexdigest(target) != one.chunk.blocks[0]:
                 bad.add(run.file, one.entry.name)
+                is_sound = False
+    if is_sound and not run.targets:
+        pairs = zip(run.members, targets, strict=True)
+        devices.put([Piece(one.target, 0, staged) for one, staged in pairs if isinstance(one.target, Remote)])()
 
 
-def _scratch(scratch: list[buffers.Buffer]) -> buffers.Buffer:
-    """This thread's staging buffer."""
-    if not scratch:
-        scratch.append(buffers.take())
-    return scratch[0]
+_Scratch = dict[str, buffers.Buffer]  # this thread's staging buffers, by the kind of device that they are for
 
 
-def _read_block(source: Source, block: _Block, verify: bool, bad: _Bad, scratch: list[buffers.Buffer]) -> None:
+def _scratch(scratch: _Scratch, device: Device | None = None) -> buffers.Buffer:
+    kind = "" if device is None else device.kind
+    if kind not in scratch:
+        scratch[kind] = buffers.take(device)
+    return scratch[kind]
+
+
+def _read_block(source: Source, block: _Block, verify: bool, bad: _Bad, scratch: _Scratch) -> None:
     file = block.wanted.chunk.file
+    read = _read_block_to_device if isinstance(block.wanted.target, Remote) else read_block
     try:
-        digest = read_block(source.reader(file), block.start, block.end, block, verify, scratch)
+        digest = read(source.reader(file), block.start, block.end, block, verify, scratch)
     except HoldfastError:
         raise
     except OSError as error:
@@ -327,9 +354,43 @@ def _read_block(source: Source, block: _Block, verify: bool, bad: _Bad, scratch:
         bad.add(file, block.wanted.entry.name)
 
 
-def read_block(
-    reader: Reader, start: int, end: int, block: _Block, verify: bool, scratch: list[buffers.Buffer]
+def _read_block_to_device(
+    reader: Reader, start: int, end: int, block: _Block, verify: bool, scratch: _Scratch
 ) -> str | None:
+    """`read_block` for a target on a device, which is given nothing that is damaged."""
+    wanted = block.wanted
+    assert isinstance(wanted.target, Remote)
+    buffer = _scratch(scratch, wanted.target.device)
+    skip, length = 0, end - start
+    if reader.is_cached(start, length):
+        with reader.view(start, length) as view:
+            np.copyto(buffer.array[:length], np.frombuffer(view, np.uint8))
+        reader.forget(start, length)
+    else:
+        skip = start % _PAGE
+        if reader.read_direct(buffer.view[: _whole_pages(skip + length)], start - skip) < skip + length:
+            return _SHORT
+    piece = buffer.array[skip : skip + length]
+    digest = hexdigest(piece.data) if verify else None
+    if digest is None or digest == wanted.chunk.blocks[block.number]:
+        for part in _parts(piece, block, wanted.target):
+            devices.put([part])()
+    return digest
+
+
+def _parts(piece: np.ndarray, block: _Block, target: Remote) -> Iterator[Piece]:
+    """The bytes of a block as a device takes them: cast, if need be, and then in several parts."""
+    if _is_plain_remote(block.wanted):
+        yield Piece(target, block.number * BLOCK_BYTES, piece)
+        return
+    values = piece.view(dtypes.to_numpy(block.wanted.entry.dtype))
+    first = block.number * BLOCK_BYTES // values.itemsize
+    for at in range(0, values.size, PIECE_ELEMENTS):
+        made = arrays.cast(values[at : at + PIECE_ELEMENTS], target.dtype)
+        yield Piece(target, (first + at) * target.dtype.itemsize, made.view(np.uint8))
+
+
+def read_block(reader: Reader, start: int, end: int, block: _Block, verify: bool, scratch: _Scratch) -> str | None:
     """Read one block into its target; its digest, if asked for."""
     digest = hasher() if verify else None
     if reader.is_cached(start, end - start):
@@ -346,7 +407,7 @@ def read_block(
     buffer = _scratch(scratch)
     skip = start % _PAGE
     length = end - start
-    got = reader.read_direct(buffer.view[: -(-(skip + length) // _PAGE) * _PAGE], start - skip)
+    got = reader.read_direct(buffer.view[: _whole_pages(skip + length)], start - skip)
     if got < skip + length:
         return _SHORT
     if digest is not None:
@@ -367,8 +428,12 @@ def _deliver(piece: np.ndarray, block: _Block) -> None:
         part = values[at : at + PIECE_ELEMENTS]
         if wanted.inspect is not None:
             wanted.inspect(part)
-        if wanted.target is not None:
+        if wanted.target is not None and not isinstance(wanted.target, Remote):
             arrays.scatter(part, wanted.target, first + at)
+
+
+def _whole_pages(nbytes: int) -> int:
+    return -(-nbytes // _PAGE) * _PAGE
 
 
 def verify_header(source: Source, file: int) -> bool:

@@ -38,9 +38,10 @@ class Record:
         *,
         step: int | None = None,
         metrics: Mapping[str, float] | None = None,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         self._content, self._variables, self.plans = content, variables, plans
-        self._step, self._metrics = step, dict(metrics or {})
+        self._step, self._metrics, self._aliases = step, dict(metrics or {}), dict(aliases or {})
         self._small = {**(small or {}), **_index(plans, variables)}
         self.nbytes = sum(plan.size for plan in plans) + sum(len(data) for data in self._small.values())
         self.needed_bytes = self.nbytes + _ENTRY_BYTES * len(variables)
@@ -76,6 +77,7 @@ class Record:
                 metrics=self._metrics,
                 files=(*written.files, *small),
                 variables=tuple(entries),
+                aliases=self._aliases,
             )
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,15 +12,23 @@ from holdfast.format.manifest import Entry
 
 
 class Target(NamedTuple):
-    """An array that is loaded in place: its name in the target, itself, and the variable that goes into it."""
+    """An array that is loaded in place: its name in the target, itself, the variable that goes into it, and its dtype."""
 
     name: str
     array: np.ndarray
     entry: Entry
+    dtype: str
 
 
-def sharing_problems(targets: Sequence[Target]) -> list[Problem]:
-    """Every pair of targets that overlap in memory and are to hold different values."""
+Read = Callable[[Entry], np.ndarray]
+"""The values of a variable of the checkpoint."""
+
+
+def sharing_problems(targets: Sequence[Target], read: Read) -> list[Problem]:
+    """Every pair of targets that overlap in memory and are to hold different values there.
+
+    What is seen in two ways, such as a flat buffer and the weights that are views of it, is read and compared.
+    """
     if _each_owns_its_memory(targets):
         return []
     targets = [target for target in targets if target.array.size]
@@ -31,7 +39,7 @@ def sharing_problems(targets: Sequence[Target]) -> list[Problem]:
         active = [before for before in active if bounds[before][1] > bounds[after][0]]
         for before in active:
             a, b = targets[before], targets[after]
-            if not _tied(a, b) and not _interleaved(a.array, b.array):
+            if not _tied(a, b) and not _interleaved(a.array, b.array) and not _agree(a, b, read):
                 text = f"{b.name!r} shares memory with {a.name!r}, but the checkpoint has two values for them"
                 problems.append(Problem("unwritable", b.name, text))
         active.append(after)
@@ -60,6 +68,43 @@ def same_bytes(a: Entry, b: Entry) -> bool:
     """Whether two variables of a checkpoint are known to hold the same values."""
     blocks = [chunk.blocks for chunk in a.chunks]  # none in a bare file, of which nothing is known
     return a is b or (a.dtype == b.dtype and any(blocks) and blocks == [chunk.blocks for chunk in b.chunks])
+
+
+def same_values(a: Entry, b: Entry, read: Read) -> bool:
+    """Whether two variables of a checkpoint hold the same values: by their digests, or, where these cannot tell, by themselves."""
+    if same_bytes(a, b):
+        return True
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if len(a.chunks) == len(b.chunks) == 1 and (a.chunks[0].blocks or b.chunks[0].blocks):
+        return False
+    return np.array_equal(_bytes(read(a)), _bytes(read(b)))
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+
+
+def _agree(a: Target, b: Target, read: Read) -> bool:
+    """Whether two targets can both have their values, since those are the same where they overlap: tried out in other memory."""
+    if a.entry.dtype != a.dtype or b.entry.dtype != b.dtype:
+        return False
+    start = min(_bounds(a.array)[0], _bounds(b.array)[0])
+    memory = np.empty(max(_bounds(a.array)[1], _bounds(b.array)[1]) - start, np.uint8)
+    values = [np.ascontiguousarray(read(target.entry)).view(target.array.dtype) for target in (a, b)]
+    there = [
+        np.ndarray(
+            target.array.shape,
+            target.array.dtype,
+            memory,
+            target.array.__array_interface__["data"][0] - start,
+            target.array.strides,
+        )
+        for target in (a, b)
+    ]
+    for place, value in zip(there, values, strict=True):
+        place[...] = value.reshape(place.shape)
+    return np.array_equal(_bytes(there[0]), _bytes(values[0]))
 
 
 def _each_owns_its_memory(targets: Sequence[Target]) -> bool:

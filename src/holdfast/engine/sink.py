@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from holdfast.engine import buffers
 from holdfast.engine.crew import Crew
+from holdfast.engine.devices import Device
 from holdfast.errors import StorageError
 from holdfast.storage import Location, Writer
 
@@ -77,10 +78,14 @@ class Sink:
         self._files.append(file)
         return file
 
-    def take(self) -> buffers.Buffer:
-        """A staging buffer, once one is free: `put` it, or `give` it back."""
+    def take(self, device: Device | None = None) -> buffers.Buffer:
+        """A staging buffer, once one is free, for a device to copy to if one is named: `put` it, or `give` it back."""
         self._acquire()
-        return buffers.take()
+        try:
+            return buffers.take(device)
+        except BaseException:
+            self._allowed.release()
+            raise
 
     def _acquire(self) -> None:
         self._allowed.acquire()

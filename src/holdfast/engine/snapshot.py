@@ -8,8 +8,6 @@ Memory that was used before is what makes it fast: new pages come at 0.4 to 2 GB
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from holdfast.engine import arrays
+from holdfast.engine import arrays, devices, pages
 from holdfast.engine.crew import Crew
+from holdfast.engine.devices import AnyArray, Device, Piece, Remote
 from holdfast.engine.plan import FilePlan
 from holdfast.format.digests import BLOCK_BYTES, block_count, hasher, hexdigest
 
@@ -27,35 +26,22 @@ COPY_THREADS = max(2, min(4, os.cpu_count() or 1))  # memory is busy with two to
 PIECE_BYTES = BLOCK_BYTES  # what the threads take in turns: it has one digest
 STEP_BYTES = 512 << 10  # copied and then hashed: fits the second-level cache
 SMALL_BYTES = 64 << 10  # arrays up to here are copied in groups
-_HUGE_PAGE = 2 << 20
 _PAGE = 4096
 
 Task = Callable[[], None]
 
 
-class Arena:
-    """Memory for snapshots, in huge pages; its contents are arbitrary."""
-
-    def __init__(self, nbytes: int) -> None:
-        memory = mmap.mmap(-1, nbytes + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        for advice in ("MADV_HUGEPAGE", "MADV_DONTFORK"):
-            # A process that forks, such as for a data loader, would pay for each page of it at the next save: a copy on write. The
-            # child has no business with it.
-            with contextlib.suppress(AttributeError, OSError):
-                memory.madvise(getattr(mmap, advice))
-        whole = np.frombuffer(memory, np.uint8)
-        start = -whole.__array_interface__["data"][0] % _HUGE_PAGE
-        self.array = whole[start : start + nbytes]
-
-
 class Pool:
     """The memory of a manager's snapshots: one arena, which grows to what the largest state takes, until `clear`.
+
+    For a state that lies on devices it is page-locked as a whole, once it is there.
 
     Not for several threads, but for its own that make pages present.
     """
 
     def __init__(self) -> None:
-        self._arena: Arena | None = None
+        self._arena: np.ndarray | None = None
+        self._kind = ""  # of the devices that it is page-locked for
         self._warming: Crew | None = None
         self._cancelled = threading.Event()
         self._process = os.getpid()
@@ -63,37 +49,59 @@ class Pool:
     @property
     def nbytes(self) -> int:
         """Bytes that it holds."""
-        return 0 if self._arena is None else self._arena.array.nbytes
+        return 0 if self._arena is None else self._arena.nbytes
 
-    def reserve(self, nbytes: int) -> None:
-        """Begin to make memory for snapshots of so many bytes; `memory` waits for what is not there yet."""
+    def reserve(self, nbytes: int, device: Device | None = None) -> None:
+        """Begin to make memory for snapshots of so many bytes; `memory` waits for what is not there yet.
+
+        Args:
+            nbytes: how much is needed.
+            device: will copy to it.
+
+        Raises:
+            MemoryError: there is not so much.
+        """
         if self._process != os.getpid():
             self._arena, self._warming, self._process = None, None, os.getpid()  # the parent's: not in this process
-        if self._arena is not None and self.nbytes >= nbytes:
+        if self._arena is not None and self.nbytes >= nbytes and (device is None or device.kind == self._kind):
             return
         self.clear()  # before there is more: never two of them
-        arena = Arena(nbytes)
+        try:
+            arena = pages.allocate(nbytes, device)
+        except MemoryError as error:
+            raise MemoryError(f'{error}; save with snapshot="stream" or wait=True, which need 80 MiB') from error
         pieces = iter(range(0, nbytes, PIECE_BYTES))
         cancelled = self._cancelled = threading.Event()
+        at_work = iter(range(COPY_THREADS - 1))
 
         def warm() -> None:
             for at in pieces:
                 if cancelled.is_set() or not threading.main_thread().is_alive():  # nobody will use it
                     return
-                arena.array[at : at + PIECE_BYTES : _PAGE] = 0
+                arena[at : at + PIECE_BYTES : _PAGE] = 0
+            if (
+                device is not None and next(at_work, None) is None
+            ):  # the last: a system locks pages that are there faster
+                pages.lock(arena, device)
 
         self._arena, self._warming = arena, Crew()
+        self._kind = "" if device is None else device.kind
         for number in range(COPY_THREADS):
             self._warming.start(warm, f"holdfast-prepare-{number}")
 
-    def memory(self, nbytes: int) -> np.ndarray:
-        """Memory of so many bytes, all of it present; what it held before is gone."""
-        self.reserve(nbytes)
+    def memory(self, nbytes: int, device: Device | None = None) -> np.ndarray:
+        """Memory of so many bytes, all of it present; what it held before is gone.
+
+        Args:
+            nbytes: how much.
+            device: will copy to it.
+        """
+        self.reserve(nbytes, device)
         if self._warming is not None:
             self._warming.wait()
             self._warming = None
         assert self._arena is not None
-        return self._arena.array[:nbytes]
+        return self._arena[:nbytes]
 
     def clear(self) -> None:
         """Give the memory back to the system, once nobody reads it any more."""
@@ -104,7 +112,12 @@ class Pool:
 
 
 class Image(NamedTuple):
-    """A file as it will be: its bytes, filled up with zeros to whole pages, and the digests of its blocks in their order."""
+    """A file as it will be.
+
+    Attributes:
+        memory: its bytes, filled up with zeros to whole pages.
+        digests: of its blocks in their order; empty where a device has written the block: it is hashed while the loop goes on.
+    """
 
     memory: np.ndarray
     digests: Sequence[str]
@@ -132,13 +145,15 @@ class Held:
         """What the copy takes."""
         return sum(_whole_pages(plan.size) for plan, copied in zip(self.plans, self.copied, strict=True) if copied)
 
-    def capture(self, values: Sequence[np.ndarray], memory: np.ndarray) -> list[Image | None]:
+    def capture(self, values: Sequence[AnyArray], memory: np.ndarray) -> list[Image | None]:
         """Copy the values into images of their files; None for files that are not copied.
 
-        Returns once the last byte is copied: whatever happens to the values then, the images stay.
+        Returns once the last byte is copied: whatever happens to the values then, in whatever stream of a device, the images stay.
+        What devices were asked for before is done before their values are copied.
         """
         images: list[Image | None] = []
         tasks: list[Task] = []
+        pieces: list[Piece] = []
         at = 0
         for plan, copied in zip(self.plans, self.copied, strict=True):
             if not copied:
@@ -150,23 +165,38 @@ class Held:
             image[: len(plan.header)] = np.frombuffer(plan.header, np.uint8)
             image[plan.size :] = 0
             digests = [""] * sum(block_count(values[i].nbytes) for i in plan.members)
-            tasks += _copies(plan, values, image, digests)
+            tasks += _copies(plan, values, image, digests, pieces)
             images.append(Image(image, digests))
-        run_all(tasks)
+        devices.settle(devices.devices_of([piece.value for piece in pieces]))
+        flight = devices.fetch(pieces)
+        try:
+            run_all(tasks)
+        finally:
+            flight()
         return images
 
 
-def _copies(plan: FilePlan, values: Sequence[np.ndarray], image: np.ndarray, digests: list[str]) -> Iterator[Task]:
+def _copies(
+    plan: FilePlan, values: Sequence[AnyArray], image: np.ndarray, digests: list[str], pieces: list[Piece]
+) -> Iterator[Task]:
     at, number = len(plan.header), 0
     group: list[np.ndarray] = []
     start = first = 0
     for i in plan.members:
         value = values[i]
         end = at + value.nbytes
-        if group and (value.nbytes > SMALL_BYTES or value.dtype != group[0].dtype or end - start > PIECE_BYTES):
+        if group and (
+            isinstance(value, Remote)
+            or value.nbytes > SMALL_BYTES
+            or value.dtype != group[0].dtype
+            or end - start > PIECE_BYTES
+        ):
             yield _group_copy(group, image[start:at], digests, first)
             group = []
-        if value.nbytes > SMALL_BYTES:
+        if isinstance(value, Remote):
+            if value.nbytes:
+                pieces.append(Piece(value, 0, image[at:end]))
+        elif value.nbytes > SMALL_BYTES:
             yield from _large_copies(value, image[at:end], digests, number)
         elif value.nbytes:
             if not group:

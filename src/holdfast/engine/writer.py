@@ -2,6 +2,7 @@
 
     feeding thread:  array → copy a step into a buffer → hash that step while it is in the CPU's cache → full buffer → sink
                      snapshot (an image of a file, hashed when it was made) → sink: no copy is made of the copy
+                     values on devices → staging buffers, one ahead → hash → sink (see fetching.py)
 
 What is hashed is the copy, so digest and file agree even if somebody changes the array meanwhile. Memory above the state is
 bounded by MAX_BUFFERS staging buffers. Where a file of the newest checkpoint has the same header, its digests are compared before
@@ -10,13 +11,16 @@ anything is written: as far as they are equal, but no further than the first blo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import msgspec
 import numpy as np
 
-from holdfast.engine import arrays, buffers
+from holdfast.engine import arrays, buffers, devices, fetching
+from holdfast.engine.devices import AnyArray
 from holdfast.engine.links import Known, Links, block_digests, block_ends
 from holdfast.engine.plan import FilePlan
 from holdfast.engine.progress import Meter
@@ -102,7 +106,7 @@ class Pipeline:
     Args:
         folder: where to; the files must not exist.
         plans: what goes where.
-        values: the arrays that the plans' `members` count, of any strides and byte order.
+        values: the arrays that the plans' `members` count, of any strides and byte order, or what stands for them on devices.
         images: for each plan its file, in memory that nobody changes; None where it is to be made of the arrays.
         links: files that may be linked instead.
     """
@@ -111,7 +115,7 @@ class Pipeline:
         self,
         folder: Location,
         plans: Sequence[FilePlan],
-        values: Sequence[np.ndarray],
+        values: Sequence[AnyArray],
         *,
         images: Sequence[Image | None] | None = None,
         links: Links | None = None,
@@ -119,6 +123,7 @@ class Pipeline:
         self._folder, self._plans, self._values = folder, plans, values
         self._images = images or [None] * len(plans)
         self._links = links
+        self._devices = devices.devices_of(values)
         self._written = Written([], [(0, 0, 0, ())] * len(values))
         self._sink = Sink(sum(plan.size for plan in plans))
 
@@ -132,9 +137,11 @@ class Pipeline:
             StorageError: the store refused an operation; its `__cause__` is the store's error. Files written so far remain.
         """
         try:
+            devices.settle(self._devices)
             self._sink.start()
             for plan, image in zip(self._plans, self._images, strict=True):
                 self._write(plan, image, meter)
+            self._values = []
         except BaseException:
             self._sink.close(abort=True)
             raise
@@ -160,16 +167,23 @@ class Pipeline:
             meter.add(plan.size)
             return
         file = self._sink.add_file(self._folder / plan.name, plan.size)
-        if image is None:
+        if image is None and self._devices and not devices.are_local([self._values[i] for i in plan.members]):
+            hashes.close()  # which may hold buffers
+            digests = self._write_fetched(plan, file, meter)
+        elif image is None:
             stream = _Stream(self._sink, file, meter)
-            digests = _stream_file(stream, plan, self._values, len(self._written.files), self._written)
+            local = cast("Sequence[np.ndarray]", self._values)  # those of this file are
+            digests = _stream_file(stream, plan, local, len(self._written.files), self._written)
         else:
             memory = image.memory.data
             for at in range(0, plan.size, BLOCK_BYTES):
                 length = min(BLOCK_BYTES, plan.size - at)
                 self._sink.put_memory(file, memory[at:], length, at)
                 meter.add(length)
-            digests = list(image.digests)
+            digests = [
+                *seen,
+                *hashes,
+            ]  # those of what a device has written are made here, while it is written to the disk
             self._place(plan, digests)
         try:
             self._sink.finish(file)
@@ -178,6 +192,19 @@ class Pipeline:
         header_digest = hexdigest(plan.header)
         digest = file_digest(header_digest, digests)
         self._written.files.append(File(plan.name, plan.size, digest, len(plan.header), header_digest))
+
+    def _write_fetched(self, plan: FilePlan, file: OpenFile, meter: Meter) -> list[str]:
+        """Queue a file whose values lie on devices; returns the digests of its blocks."""
+        digests: list[str] = []
+        hashing = fetching.Hashing(plan, self._values)
+        with contextlib.closing(fetching.fetched(plan, self._values, self._sink.take, self._sink.give)) as stream:
+            for buffer, at, length in stream:
+                digests += hashing.add(buffer.view[:length], at)
+                buffer.array[length : -(-length // PAGE) * PAGE] = 0
+                self._sink.put(file, buffer, length, at)
+                meter.add(length)
+        self._place(plan, digests)
+        return digests
 
     def _link(self, plan: FilePlan, known: Known, digests: Sequence[str]) -> bool:
         assert self._links is not None
@@ -199,7 +226,7 @@ class Pipeline:
             at, number = end, number + count
 
 
-def write_files(folder: Location, plans: Sequence[FilePlan], values: Sequence[np.ndarray], meter: Meter) -> Written:
+def write_files(folder: Location, plans: Sequence[FilePlan], values: Sequence[AnyArray], meter: Meter) -> Written:
     """Write data files from arrays: see `Pipeline`."""
     pipeline = Pipeline(folder, plans, values)
     pipeline.feed(meter)

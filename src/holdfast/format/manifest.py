@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -133,6 +133,8 @@ class Manifest(msgspec.Struct, frozen=True):
     metrics: dict[str, float]
     files: tuple[File, ...]
     variables: tuple[Entry, ...]
+    aliases: dict[str, str] = {}
+    """Second names → the variables that are called so too; only in a folder that stands alone."""
 
     @property
     def nbytes(self) -> int:
@@ -169,6 +171,8 @@ _version_decoder = msgspec.json.Decoder(_Version)
 def to_bytes(manifest: Manifest) -> bytes:
     """The contents of `manifest.json`."""
     parts = {name: getattr(manifest, name) for name in Manifest.__struct_fields__}
+    if not manifest.aliases:
+        del parts["aliases"]
     body = b'",' + _encoder.encode(parts)[1:]
     return MANIFEST_PREFIX + hexdigest(body).encode() + body
 
@@ -353,6 +357,17 @@ def by_name(variables: Sequence[E], path: str) -> dict[str, E]:
     return found
 
 
+def _check_aliases(aliases: Mapping[str, str], held: Mapping[str, Entry], path: str) -> None:
+    for alias, first in aliases.items():
+        reason = name_problem(alias)
+        if alias in held:
+            reason = "it is a variable of its own"
+        elif first not in held:
+            reason = f"there is no variable {first[:100]!r}"
+        if reason:
+            raise FormatError(f"{path}: {alias[:100]!r} cannot be a second name: {reason}")
+
+
 def placed(manifest: Manifest) -> list[list[tuple[int, int, Entry, Chunk]]]:
     """For every file, its chunks as (start, end, variable, chunk), in the order of their position."""
     files: list[list[tuple[int, int, Entry, Chunk]]] = [[] for _ in manifest.files]
@@ -368,9 +383,10 @@ def check(manifest: Manifest, path: str) -> None:
     """Check everything that can be checked without reading a data file.
 
     Raises:
-        FormatError: a variable is malformed or listed twice, chunks overlap or leave holes, kinds share a file.
+        FormatError: a variable is malformed or listed twice, chunks overlap or leave holes, kinds share a file; a second name
+            is of no variable, or is one's own.
     """
-    by_name(manifest.variables, path)
+    _check_aliases(manifest.aliases, by_name(manifest.variables, path), path)
     data_files = {
         i: (f.header_size, f.size, layout.is_parameter_file(f.name))
         for i, f in enumerate(manifest.files)
