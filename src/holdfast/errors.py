@@ -119,7 +119,9 @@ class UnsupportedVariableError(HoldfastError, TypeError):
         reasons: name of the leaf → why.
     """
 
-    def __init__(self, reasons: dict[str, str], source: str = "this state cannot be saved; nothing was written") -> None:
+    def __init__(
+        self, reasons: dict[str, str], source: str = "this state cannot be saved; nothing was written"
+    ) -> None:
         self.reasons = dict(reasons)
         lines = [f"  {name!r}: {reason}" for name, reason in self.reasons.items()]
         super().__init__("\n".join([f"{source}:", *lines]))

@@ -137,7 +137,9 @@ def load_vars(
     if vars is not None and predicate is not None:
         raise ValueError("give predicate= or vars=, not both")
     rules = match.Rules(strict, rename, skip, cast)
-    return _load(scan(state, is_target=True), path, serial, predicate or is_checkpoint_variable, vars, rules, verify, progress)
+    return _load(
+        scan(state, is_target=True), path, serial, predicate or is_checkpoint_variable, vars, rules, verify, progress
+    )
 
 
 def load_checkpoint(

@@ -149,9 +149,8 @@ def test_what_dcp_saved_goes_on_in_the_live_objects() -> None:
     again.optimizer = torch.optim.AdamW(again.net.parameters())
     again.schedule = torch.optim.lr_scheduler.StepLR(again.optimizer, 2)
     state = again.state()
-    # DCP has parted the scheduler's dict: its values are put together again.
-    values = holdfast.open("made").trainer()[1]
-    assert values["schedule"] == run.schedule.state_dict()
+    with holdfast.open("made") as checkpoint:  # DCP has parted the scheduler's dict
+        assert checkpoint.trainer()[1]["schedule"] == run.schedule.state_dict()
     holdfast.load_checkpoint(state, "made")
     assert state["epoch"] == 3
     assert equal(run.train(3), again.train(3))

@@ -132,14 +132,15 @@ def _tied(content: Content) -> Content:
 
 def _wrapped(parameters: Iterable[str]) -> list[str]:
     """What to say of modules that were saved inside of a wrapper, which left its own name in all names."""
-    names = list(parameters)
+    parts: dict[str, list[str]] = {"": []}
+    for name in parameters:
+        parts[""].append(name)
+        if "." in name:
+            parts.setdefault(name.partition(".")[0] + ".", []).append(name)
     notes = []
-    for part in dict.fromkeys(["", *(name.partition(".")[0] + "." for name in names if "." in name)]):
-        members = [name for name in names if name.startswith(part)]
+    for part, names in parts.items():
         found, by = part, []
-        while members and (
-            wrapper := next((w for w in _WRAPPERS if all(n.startswith(found + w) for n in members)), None)
-        ):
+        while wrapper := next((w for w in _WRAPPERS if names and all(n.startswith(found + w) for n in names)), None):
             found += wrapper
             by.append(_WRAPPERS[wrapper])
         if by:

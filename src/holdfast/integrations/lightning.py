@@ -6,20 +6,24 @@ A callback, no `CheckpointIO`: that one is handed a dict without names for the o
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from holdfast.adapters.global_random import global_random
+from holdfast.engine.report import LoadReport
 from holdfast.errors import CheckpointNotFoundError, MissingExtraError
 from holdfast.integrations.common import finite, restore_random
 from holdfast.manager import CheckpointManager
+from holdfast.reading import open as open_checkpoint
 
 try:
     import lightning.pytorch as pl
-    from lightning.pytorch.callbacks import Callback, Checkpoint
+    import torch
+    from lightning.pytorch.callbacks import BaseFinetuning, Callback, Checkpoint, EarlyStopping
     from lightning.pytorch.utilities.exceptions import SIGTERMException
     from lightning_utilities.core.apply_func import apply_to_collection
 except ImportError as error:
@@ -32,21 +36,24 @@ from holdfast.adapters.torch import native
 log = logging.getLogger(__name__)
 When = Literal["epoch", "step"]
 
+_SAVING, _LOADING = "on_save_checkpoint", "on_load_checkpoint"  # hooks; the first is a key among those of callbacks too
+_WEIGHTS = "state_dict"  # Lightning's name for them in a checkpoint
+
 
 class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
     """Saves a `fit` beside training, and restores the newest checkpoint that is whole at the beginning of the next one.
 
     Saved are the module, its optimizers and schedulers, the precision's scaler, the loops' counters and the state of resumable
-    data loaders, the state of other callbacks and of the data module, the process's random generators, and `extra`. The
-    optimizers' state goes by the names of parameters. Loads write into the tensors that exist.
+    data loaders, the state of other callbacks and of the data module, what `on_save_checkpoint` hooks add, the process's
+    random generators, and `extra`. The optimizers' state goes by the names of parameters. Loads write into the tensors that exist.
 
     A run that is killed ends bit for bit where an undisturbed one ends
         - from a checkpoint at an epoch's end, with any data loader that draws from the process's random generators;
         - from one within an epoch, if the data loader has `state_dict()` and `load_state_dict()`. Lightning begins the order of any
           other one anew, and warns of it.
 
-    Not saved: what `on_save_checkpoint` hooks would add (a warning names them), running averages of logged metrics within an
-    epoch, and a plateau scheduler's step at the end of the very epoch that was saved, which Lightning takes only later.
+    Not saved: running averages of logged metrics within an epoch, and what `on_save_checkpoint` hooks delete or change in place. A
+    run that `EarlyStopping` has ended stays ended: `fit` returns at once and says so.
 
     Args:
         manager: says where to save, at which `trainer.global_step`, and what to keep. Its `best` may name any logged metric.
@@ -82,10 +89,11 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
                 f"fit(ckpt_path={str(trainer.ckpt_path)!r}) would overwrite what is restored from {self.manager.checkpoint_dir}; "
                 "leave ckpt_path out, or give the manager an empty folder"
             )
-        _warn_of_hooks(trainer, pl_module)
         self._random_of = None
+        _unfreeze_again(trainer, pl_module, self.manager)
+        state = self._state(trainer, pl_module)
         try:
-            report = self.manager.restore(self._state(trainer, pl_module))
+            report = self.manager.restore(state)
         except CheckpointNotFoundError:
             log.info("no checkpoint in %s: training begins", self.manager.checkpoint_dir)
         else:
@@ -95,6 +103,9 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
             else:
                 # With max_steps Lightning would end the epoch, which is complete, a second time.
                 trainer.fit_loop._restarting = trainer.fit_loop.epoch_loop.restarting = False
+                _step_plateaus(trainer, pl_module, report.trainer_args)
+            state["callbacks"].call_loading_hooks()
+            _stay_stopped(trainer, report)
         self._step = self._saved = trainer.global_step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -110,10 +121,11 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        ends = self.manager.preempted or trainer.global_step == trainer.max_steps
+        is_asked = self.manager.preempted  # once: a signal that comes after the save is for the next batch
+        ends = is_asked or trainer.global_step == trainer.max_steps
         if not trainer.is_last_batch and (ends or self._when == "step"):
             self._save(trainer, pl_module, within_epoch=True)
-        if self.manager.preempted:
+        if is_asked:
             trainer.should_stop = True
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -138,7 +150,11 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
             self._state(trainer, pl_module),
             trainer.global_step,
             metrics=finite(trainer.callback_metrics),
-            trainer_args={"epoch": trainer.current_epoch, "within_epoch": within_epoch},
+            trainer_args={
+                "epoch": trainer.current_epoch,
+                "within_epoch": within_epoch,
+                "monitored": _monitored(trainer),
+            },
             wait=self.manager.preempted,
         )
         if not handle.reason:
@@ -150,7 +166,7 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
             "optimizers": list(trainer.optimizers),
             "schedulers": [config.scheduler for config in trainer.lr_scheduler_configs],
             "loop": _Part(trainer.fit_loop.state_dict, trainer.fit_loop.load_state_dict),
-            "callbacks": _callbacks(trainer),
+            "callbacks": _Callbacks(trainer, pl_module),
             "random": global_random(),
         }
         if trainer.precision_plugin.state_dict():
@@ -172,24 +188,98 @@ class _Part:
         self._load(apply_to_collection(state, np.ndarray, native))
 
 
-def _callbacks(trainer: pl.Trainer) -> _Part:
-    """The other callbacks; as everywhere in Lightning, those that one side lacks are left alone."""
-    known = {callback.state_key: callback for callback in trainer.callbacks}
+class _Callbacks:
+    """The other callbacks; as everywhere in Lightning, those that one side lacks are left alone.
 
-    def load(states: dict[str, Any]) -> None:
-        for key in states.keys() & known.keys():
-            known[key].load_state_dict(states[key])
+    With them goes what the hooks of callbacks and module add to the dict that a checkpoint of Lightning's own would be.
+    """
 
-    return _Part(lambda: {key: state for key, callback in known.items() if (state := callback.state_dict())}, load)
+    def __init__(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._trainer, self._module = trainer, pl_module
+        self._known = {callback.state_key: callback for callback in trainer.callbacks}
+        self._added: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        states = {key: state for key, callback in self._known.items() if (state := callback.state_dict())}
+        if any(self._hooks(_SAVING)):
+            checkpoint = self._as_checkpoint()
+            before = dict(checkpoint)
+            for hook in self._hooks(_SAVING):
+                hook(checkpoint)
+            added = {key: value for key, value in checkpoint.items() if value is not before.get(key)}
+            # WeightAveraging moves the weights to a name of its own; they need not be saved twice.
+            states[_SAVING] = {key: _WEIGHTS if value is before[_WEIGHTS] else value for key, value in added.items()}
+        return states
+
+    def load_state_dict(self, states: dict[str, Any]) -> None:
+        states = apply_to_collection(states, np.ndarray, native)
+        for key in states.keys() & self._known.keys():
+            self._known[key].load_state_dict(states[key])
+        self._added = states.get(_SAVING, {})
+
+    def call_loading_hooks(self) -> None:
+        """For when all else is restored."""
+        if any(self._hooks(_LOADING)):
+            checkpoint = self._as_checkpoint()
+            weights = checkpoint[_WEIGHTS]
+            checkpoint |= {key: weights if value == _WEIGHTS else value for key, value in self._added.items()}
+            for hook in self._hooks(_LOADING):
+                hook(checkpoint)
+
+    def _hooks(self, name: str) -> Iterator[Callable[[dict[str, Any]], object]]:
+        for callback in self._trainer.callbacks:
+            if getattr(type(callback), name) is not getattr(Callback, name):
+                yield functools.partial(getattr(callback, name), self._trainer, self._module)
+        if getattr(type(self._module), name) is not getattr(pl.LightningModule, name):
+            yield getattr(self._module, name)
+
+    def _as_checkpoint(self) -> dict[str, Any]:
+        """What hooks may look at; not the whole of Lightning's, which copies much."""
+        return {
+            "epoch": self._trainer.current_epoch,
+            "global_step": self._trainer.global_step,
+            "pytorch-lightning_version": pl.__version__,
+            _WEIGHTS: self._module.state_dict(),
+            "hyper_parameters": dict(self._module.hparams),
+        }
 
 
-def _warn_of_hooks(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-    holders = [(pl_module, pl.LightningModule), *((callback, Callback) for callback in trainer.callbacks)]
-    if trainer.datamodule is not None:
-        holders.append((trainer.datamodule, pl.LightningDataModule))
-    for holder, base in holders:
-        if type(holder).on_save_checkpoint is not base.on_save_checkpoint:
+def _unfreeze_again(trainer: pl.Trainer, pl_module: pl.LightningModule, manager: CheckpointManager) -> None:
+    """Let finetuning callbacks thaw what they had thawed: the optimizers have the same parameters as saved ones only then."""
+    callbacks = [callback for callback in trainer.callbacks if isinstance(callback, BaseFinetuning)]
+    if not callbacks or manager.latest_serial() is None:
+        return
+    with open_checkpoint(manager.checkpoint_dir) as checkpoint:
+        last = checkpoint.trainer()[0]["epoch"]
+    for callback in callbacks:
+        for epoch in range(last + 1):
+            for optimizer in trainer.optimizers:
+                callback.finetune_function(pl_module, epoch, optimizer)
+
+
+def _monitored(trainer: pl.Trainer) -> dict[str, float]:
+    """What schedulers such as ReduceLROnPlateau look at; also where it is NaN, which is no metric of a checkpoint."""
+    names = {config.monitor for config in trainer.lr_scheduler_configs if config.reduce_on_plateau}
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name in names}
+
+
+def _step_plateaus(trainer: pl.Trainer, pl_module: pl.LightningModule, saved: dict[str, Any]) -> None:
+    """Do what Lightning does with these schedulers at the very end of an epoch, after it was saved."""
+    for config in trainer.lr_scheduler_configs if pl_module.automatic_optimization else ():
+        is_due = config.interval == "epoch" and (saved["epoch"] + 1) % config.frequency == 0
+        if config.reduce_on_plateau and is_due and config.monitor in saved["monitored"]:
+            pl_module.lr_scheduler_step(config.scheduler, torch.tensor(saved["monitored"][config.monitor]))
+
+
+def _stay_stopped(trainer: pl.Trainer, report: LoadReport) -> None:
+    """Lightning forgets that a run was stopped: started again, as jobs are, it would train for another epoch each time."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason.value:
+            trainer.should_stop = True
+            progress = trainer.fit_loop.epoch_progress.current
+            progress.completed = progress.processed
             log.warning(
-                "%s.on_save_checkpoint is not called: what it adds is not saved; put it into state_dict(), a buffer or extra=",
-                type(holder).__name__,
+                "EarlyStopping(%r) has ended the run of %s: fit ends too. Leave it out to train on, or set min_epochs=",
+                callback.monitor,
+                report.path,
             )

@@ -38,6 +38,7 @@ except ImportError as error:
     ) from error
 
 log = logging.getLogger(__name__)
+_trainer_log = logging.getLogger(Trainer.__module__)
 _STATE_FILE = "trainer_state.json"  # the Trainer's name for it
 
 
@@ -72,7 +73,6 @@ class HoldfastCallback(TrainerCallback):  # type: ignore[misc]
         self._serial: int | None = None
         self._resumed_step = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._quiet: Any = None
         self._waits_for_random = False
         self._offered: int | None = None
         self._evaluated: tuple[int, dict[str, float]] = (-1, {})
@@ -104,9 +104,9 @@ class HoldfastCallback(TrainerCallback):  # type: ignore[misc]
         self._resumed_step = progress.global_step
         self._folder = tempfile.TemporaryDirectory(prefix="holdfast-")
         progress.save_to_json(os.path.join(self._folder.name, _STATE_FILE))
-        # The Trainer insists on weights and takes what it finds; that it misses all of them is no news.
+        # The Trainer insists on weights and takes what it finds.
         save_file({}, os.path.join(self._folder.name, SAFE_WEIGHTS_NAME))
-        self._quiet = trainer.model.register_load_state_dict_post_hook(lambda _, keys: keys.missing_keys.clear())
+        _trainer_log.addFilter(_is_news)
         return self._folder.name
 
     def _newest_whole(self) -> int | None:
@@ -133,10 +133,11 @@ class HoldfastCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:  # fmt: skip
         """Restore: model, optimizer and scheduler exist by now."""
         if self._trainer is None or state.global_step != self._resumed_step:
-            raise RuntimeError("begin with trainer.train(resume_from_checkpoint=callback.resume_point(trainer))")
-        if self._quiet is not None:
-            self._quiet.remove()
-            self._quiet = None
+            raise RuntimeError(
+                "HoldfastCallback was not asked where training begins; "
+                "call trainer.train(resume_from_checkpoint=callback.resume_point(trainer))"
+            )
+        _trainer_log.removeFilter(_is_news)
         self._offered = state.global_step
         if self._serial is not None:
             report = self.manager.restore(self._state(), serial=self._serial, skip=["random.*", "trainer"])
@@ -231,6 +232,11 @@ class _Progress:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Never called: the Trainer reads it from the folder of `resume_point`."""
         raise NotImplementedError
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """The Trainer warns that the folder lacks all weights. With `model_init` it loads them into a model of its own making."""
+    return "missing keys in the checkpoint model" not in record.getMessage()
 
 
 def _is_within_epoch(state: TrainerState) -> bool:
