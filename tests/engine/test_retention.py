@@ -1,5 +1,6 @@
 """Which checkpoints stay: a union of rules."""
 
+import errno
 import logging
 import random
 from typing import Any
@@ -134,3 +135,26 @@ def test_prune_logs_what_it_cannot_delete_and_goes_on(
     assert [r.levelname for r in caplog.records] == ["WARNING"]
     assert "checkpoint_1" in caplog.text
     assert "not allowed" in caplog.text
+
+
+class Unreadable(MemoryStore):
+    """One checkpoint lies where nobody can read it now."""
+
+    def open(self, path: str) -> Any:
+        if "/checkpoint_2/" in path:
+            raise OSError(errno.EIO, "the disk cannot be read", path)
+        return super().open(path)
+
+
+def test_prune_neither_counts_nor_deletes_what_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
+    run = Unreadable().at("run")
+    for _ in range(4):
+        holdfast.save_checkpoint({"w": np.zeros(1)}, run, max_num_checkpoints=None)
+
+    with caplog.at_level(logging.WARNING):
+        gone = retention.prune(run, Rules(newest=2))
+
+    assert gone == [0]
+    assert [e.name for e in run.store.list(run.path)] == ["checkpoint_1", "checkpoint_2", "checkpoint_3"]
+    assert "checkpoint_2" in caplog.text
+    assert "not deleted" in caplog.text

@@ -124,8 +124,16 @@ def candidates(run: Location) -> list[tuple[int, bool]]:
     return sorted(((serial, folder) for serial, folder in found if serial is not None), reverse=True)
 
 
-def complete(run: Location) -> Iterator[Found]:
-    """The complete checkpoints of a run, the newest first. Nothing that is incomplete or foreign, and no error for it."""
+def complete(run: Location, unreadable: list[StorageError] | None = None) -> Iterator[Found]:
+    """The complete checkpoints of a run, the newest first. Nothing that is incomplete or foreign, and no error for it.
+
+    Args:
+        run: the run folder.
+        unreadable: the errors of those that cannot be read now, which are passed over.
+
+    Raises:
+        StorageError: one cannot be read now, and no list for that was given.
+    """
     found = False
     for _ in range(_RELISTINGS):
         vanished = False
@@ -136,8 +144,12 @@ def complete(run: Location) -> Iterator[Found]:
             try:
                 manifest = read_outline(folder)
             except (CheckpointNotFoundError, FormatError):
-                # But not a StorageError: what cannot be read now is not "no checkpoint".
                 vanished |= folder.store.stat(folder.path) is None
+                continue
+            except StorageError as error:
+                if unreadable is None:  # what cannot be read now is not "no checkpoint"
+                    raise
+                unreadable.append(error)
                 continue
             if manifest.content != "checkpoint":
                 continue  # somebody moved a folder that stands alone here, under such a name

@@ -10,6 +10,7 @@ from typing import Literal
 
 from holdfast.engine.catalog import Found, complete
 from holdfast.engine.commit import retire
+from holdfast.errors import StorageError
 from holdfast.storage import Location
 
 log = logging.getLogger(__name__)
@@ -69,9 +70,12 @@ def prune(run: Location, rules: Rules) -> list[int]:
     """Delete the complete checkpoints that no rule keeps, the oldest first; returns their serials.
 
     Call it after a commit only. A deletion that fails is logged and tried again by the next save: the new checkpoint
-    is there, and that is what the caller has to know.
+    is there, and that is what the caller has to know. One that cannot be read is not counted, and stays.
     """
-    found = list(complete(run))
+    unreadable: list[StorageError] = []
+    found = list(complete(run, unreadable))
+    for error in unreadable:
+        log.warning("%s; it is not counted among the checkpoints to keep, and not deleted", error)
     kept = keep(found, rules)
     gone = []
     for old in reversed(found):
