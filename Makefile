@@ -15,7 +15,8 @@ VENV := .venv
 FRAMEWORKS := .venv-frameworks
 RUN := $(VENV)/bin/
 
-OPTIONAL = $(sort $(shell grep -rl --include='test_*.py' importorskip tests))
+OPTIONAL = $(sort $(wildcard tests/frameworks/test_*.py tests/integrations/test_*.py) \
+             $(shell grep -rl --include='test_*.py' importorskip tests))
 DEVICES := tests/frameworks/test_torch_devices.py
 # PATH: PyTorch looks there for the ninja that builds its extensions.
 EVERYTHING := HOLDFAST_NO_SKIP=1 PATH="$(CURDIR)/$(FRAMEWORKS)/bin:$$PATH" python

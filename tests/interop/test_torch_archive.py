@@ -198,6 +198,7 @@ def test_big_endian_elements_are_turned(tmp_path: Path) -> None:
             dictionary(text(b"w"), b"c_codecs\nencode\n" + text(b"x") + text(b"hex") + b"\x86R"),
             "encoded as Python does not",
         ),
+        (dictionary(text(b"w"), b"cx\nY\n)\x81}b}b"), "sets the state of what has none"),
         (b"\x80\x02]q\x00h\x00a.", "without end"),
         (b"", "cut off"),
     ],

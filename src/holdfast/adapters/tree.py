@@ -207,7 +207,9 @@ class Scanner:
         return self.rebuilt(make, container, key)
 
     def _rebuilt_mark(self, mark: Marked[Any], container: Any, key: Any) -> Rebuilt:
-        rebuilt = Rebuilt(lambda new: Marked(new[None], mark.kind, mark.trainable), container, key)
+        rebuilt = Rebuilt(
+            lambda new: Marked(new[None], mark.kind, mark.trainable), container, key, is_fixed=_is_fixed(container)
+        )
         self.found.rebuilt.append(rebuilt)
         return rebuilt
 

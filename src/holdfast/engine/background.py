@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 NICENESS = 10
 """Of the thread, and of those that it starts: on a machine whose cores are all training, the save takes a tenth of one's time,
-not an equal share. On one with a core to spare nothing changes (docs/design/006-asynchronous-saves.md)."""
+not an equal share. On one with a core to spare nothing changes (docs/design/012-what-a-save-takes.md)."""
 
 HANGING_SECONDS = 60.0
 """Whoever waits without a limit is told so often what the wait is for."""

@@ -1,6 +1,6 @@
 """Deletion of folders that nobody needs any more; large ones in a thread of its own, so that nobody waits for the disk.
 
-A file system may take 0.2 s for each GiB that it frees (docs/design/004-pipelines.md), and a save would pay that for the
+A file system may take 0.2 s for each GiB that it frees (docs/design/012-what-a-save-takes.md), and a save would pay that for the
 checkpoint that it replaces. A folder comes here once it has its hidden name and that is durable: whether its files go now, a moment
 later, or with the next save's sweep because this process was killed, no reader can tell.
 """
