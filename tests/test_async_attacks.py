@@ -515,6 +515,7 @@ def test_interrupt_at_any_line_leaves_a_manager_that_saves_and_nothing_of_the_sa
             return 0
         finally:
             sys.settrace(None)
+            gc.enable()  # a line that does so may have been the one
             at(-1)
         return interrupter.lines
 

@@ -302,6 +302,7 @@ class Hanging(holdfast.LocalStore):
         while True:
             time.sleep(1)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has jobs in the background ignore it
 waiting = threading.Event()
 manager = holdfast.CheckpointManager(holdfast.Location(Hanging(), sys.argv[1]))
 try:

@@ -275,9 +275,11 @@ def test_signal_at_every_call_of_save_params_leaves_the_old_or_the_new(
 
 
 CHILD = """
-import sys
+import signal, sys
 import numpy as np
 import holdfast
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has jobs in the background ignore it
 
 folder = sys.argv[1]
 state = {"w": np.ones((512, 1024), np.float32)}

@@ -129,7 +129,7 @@ def test_functions_and_rates_may_stand_anywhere_in_an_equinox_module() -> None:
     """`layers=[Linear, relu, Linear]` is how Equinox's own examples are written."""
     eqx = pytest.importorskip("equinox", reason="Equinox is not installed")
 
-    class Model(eqx.Module):  # type: ignore[misc, name-defined]
+    class Model(eqx.Module):
         layers: list[Any]
         extra: dict[str, Any]
         pair: tuple[Any, ...]
@@ -184,13 +184,13 @@ def test_train_state_that_was_saved_before_its_first_step_loads_into_any() -> No
 def test_nnx_names_of_what_is_shared_are_noted_however_deep() -> None:
     nnx = pytest.importorskip("flax.nnx", reason="Flax is not installed")
 
-    class Block(nnx.Module):  # type: ignore[misc, name-defined]
+    class Block(nnx.Module):
         def __init__(self, rngs: Any, kernel: Any = None) -> None:
             self.linear = nnx.Linear(2, 2, rngs=rngs)
             if kernel is not None:
                 self.linear.kernel = kernel
 
-    class Model(nnx.Module):  # type: ignore[misc, name-defined]
+    class Model(nnx.Module):
         def __init__(self, seed: int, *, shared: bool = True) -> None:
             rngs = nnx.Rngs(seed)
             self.first = Block(rngs)
@@ -225,7 +225,7 @@ def test_nnx_names_of_what_is_shared_are_noted_however_deep() -> None:
 def test_nnx_key_that_is_shared_takes_one_value() -> None:
     nnx = pytest.importorskip("flax.nnx", reason="Flax is not installed")
 
-    class Two(nnx.Module):  # type: ignore[misc, name-defined]
+    class Two(nnx.Module):
         def __init__(self, one: Any, two: Any) -> None:
             self.one, self.two = one, two
 
@@ -242,7 +242,7 @@ def test_nnx_tree_that_is_no_module_is_loaded_in_place_as_a_whole() -> None:
     if not hasattr(nnx, "Pytree"):
         pytest.skip("this version of Flax has no nnx.Pytree")
 
-    class Pair(nnx.Pytree):  # type: ignore[misc, name-defined]
+    class Pair(nnx.Pytree):
         def __init__(self, value: float) -> None:
             self.learned = nnx.Param(jnp.full(2, value))
             self.plain = nnx.data(jnp.full(2, value))

@@ -31,7 +31,7 @@ class Kit(NamedTuple):
 def torch_kit() -> Kit:
     torch = importlib.import_module("torch")
 
-    class Twins(torch.nn.Module):  # type: ignore[misc, name-defined]
+    class Twins(torch.nn.Module):
         def __init__(self, order: str = "ab", *, tied: bool = False, seed: int = 0) -> None:
             super().__init__()
             torch.manual_seed(seed)
@@ -62,7 +62,7 @@ def torch_kit() -> Kit:
 def nnx_kit() -> Kit:
     jnp, nnx, optax = map(importlib.import_module, ("jax.numpy", "flax.nnx", "optax"))
 
-    class Twins(nnx.Module):  # type: ignore[misc, name-defined]
+    class Twins(nnx.Module):
         def __init__(self, order: str = "ab", *, tied: bool = False, seed: int = 0) -> None:
             rngs = nnx.Rngs(seed)
             for name in order:
@@ -94,7 +94,7 @@ def nnx_kit() -> Kit:
 def paddle_kit() -> Kit:
     paddle = importlib.import_module("paddle")
 
-    class Twins(paddle.nn.Layer):  # type: ignore[misc, name-defined]
+    class Twins(paddle.nn.Layer):
         def __init__(self, order: str = "ab", *, tied: bool = False, seed: int = 0) -> None:
             super().__init__()
             paddle.seed(seed)

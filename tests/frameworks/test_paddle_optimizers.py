@@ -25,7 +25,7 @@ KINDS = sorted(
 )
 
 
-class Twins(nn.Layer):  # type: ignore[misc, name-defined]
+class Twins(nn.Layer):
     """Two layers."""
 
     def __init__(self, seed: int = 0) -> None:
@@ -153,7 +153,7 @@ def test_moments_are_cast_to_what_the_optimizer_makes() -> None:
     train(other, target)
 
 
-class Halves(nn.Layer):  # type: ignore[misc, name-defined]
+class Halves(nn.Layer):
     """Weights in bfloat16."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ nodes = pytest.importorskip("torchdata.nodes", reason="torchdata is not installe
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
 
 
-class Numbers(torch.utils.data.Dataset):  # type: ignore[misc, name-defined]
+class Numbers(torch.utils.data.Dataset):
     """As many numbers, in their order."""
 
     def __len__(self) -> int:
@@ -30,7 +30,7 @@ class Numbers(torch.utils.data.Dataset):  # type: ignore[misc, name-defined]
         return index
 
 
-class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]
+class Stream(torch.utils.data.IterableDataset):
     """The same without an index."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ def test_loader_goes_on_within_its_epoch(name: str, taken: int) -> None:
     saved = LOADERS[name]()
     batches = iter(saved) if taken else None
     for _ in range(taken):
-        next(batches)  # type: ignore[arg-type]
+        next(batches)
     holdfast.save_checkpoint({"data": saved, "random": holdfast.global_random()}, run)
     rest = epoch(saved if batches is None else batches)
     torch.manual_seed(2)

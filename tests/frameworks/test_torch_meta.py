@@ -58,7 +58,7 @@ def test_hooks_stay_with_their_parameters() -> None:
 
 
 def test_attributes_and_types_stay_with_their_parameters() -> None:
-    class Named(nn.Parameter):  # type: ignore[misc, name-defined]
+    class Named(nn.Parameter):
         """A type of the user's own."""
 
     target = empty(linear)

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 nn, optim = torch.nn, torch.optim
 
 
-class Twins(nn.Module):  # type: ignore[misc, name-defined]
+class Twins(nn.Module):
     """Two layers."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ def test_adamw_stays_one_when_it_is_loaded_from_adam() -> None:
     assert theirs.param_groups[0]["decoupled_weight_decay"] is True
 
 
-class Lookahead(optim.SGD):  # type: ignore[misc, name-defined]
+class Lookahead(optim.SGD):
     """An optimizer with state that `Optimizer` knows nothing of."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -113,7 +113,7 @@ class Lookahead(optim.SGD):  # type: ignore[misc, name-defined]
         return {**super().state_dict(), "slow": self.slow}
 
 
-class Proxy(optim.Optimizer):  # type: ignore[misc, name-defined]
+class Proxy(optim.Optimizer):
     """An optimizer that hands all on to another one, and shows only a part of it."""
 
     def __init__(self, inner: Any) -> None:

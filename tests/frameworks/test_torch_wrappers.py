@@ -16,7 +16,7 @@ nn, optim = torch.nn, torch.optim
 pytestmark = [pytest.mark.usefixtures("group"), pytest.mark.filterwarnings("ignore")]
 
 
-class Net(nn.Module):  # type: ignore[misc, name-defined]
+class Net(nn.Module):
     """Two layers, and a buffer that counts."""
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ def zero(model: Any) -> Any:
 
 
 @pytest.mark.parametrize(("first", "second"), [(zero, zero), (zero, adam), (adam, zero)])
-def test_zero_redundancy_optimizer_has_the_state_of_the_one_inside(first: Callable, second: Callable) -> None:  # type: ignore[type-arg]
+def test_zero_redundancy_optimizer_has_the_state_of_the_one_inside(first: Callable, second: Callable) -> None:
     run = MemoryStore().at("run")
     model, other = Net(), Net()
     optimizer, target = first(model), second(other)

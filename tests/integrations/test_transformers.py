@@ -68,7 +68,7 @@ def test_run_that_was_not_given_its_resume_point_does_not_begin(tmp_path: Path) 
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], capture_output=True, text=True)
 
     assert done.returncode == 1
-    assert "begin with trainer.train(resume_from_checkpoint=callback.resume_point(trainer))" in done.stderr
+    assert "call trainer.train(resume_from_checkpoint=callback.resume_point(trainer))" in done.stderr
 
 
 @pytest.mark.filterwarnings("ignore")  # what Transformers warns of

@@ -132,7 +132,7 @@ def read_manifest(data: bytes) -> dict[str, Any]:
 def _check_aliases(manifest: Mapping[str, Any]) -> None:
     aliases = manifest.get("aliases", {})
     require(isinstance(aliases, dict), "2", "aliases")
-    names = {v.get("name") for v in manifest["variables"] if isinstance(v, dict)}
+    names = {v["name"] for v in manifest["variables"] if isinstance(v, dict) and _is_string(v.get("name"))}
     for second, first in aliases.items():
         require(_is_name(second) and second != "__metadata__", "2.4", f"second name {second!r}")
         require(second not in names, "2.4", f"second name {second!r} is a variable")
