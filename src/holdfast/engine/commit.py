@@ -187,11 +187,15 @@ class Attempt:
             write_small(self.folder / layout.MANIFEST, manifest)
             store.sync_folder(self.folder.path)
             attempt = self.folder
-            if store.stat(target.path) is None:
-                store.rename(attempt.path, target.path)
-            elif store.exchange(attempt.path, target.path):
-                pass
-            else:
+            alone = store.stat(target.path) is None
+            if alone:
+                try:
+                    store.rename(attempt.path, target.path)
+                except OSError as error:
+                    if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                        raise
+                    alone = False  # another save committed between the two calls
+            if not alone and not store.exchange(attempt.path, target.path):
                 previous = self.parent / layout.hidden_name(layout.PREVIOUS_PREFIX, target.name, self.id)
                 store.rename(target.path, previous.path)
                 store.rename(attempt.path, target.path)
