@@ -1,44 +1,26 @@
-"""load_params, load_persistables, load_vars, load_checkpoint: open → match → validate everything → read → assign."""
+"""load_params, load_persistables, load_vars, load_checkpoint: open → plan → validate everything → read → assign."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
-import numpy as np
-
-from holdfast import dtypes
-from holdfast.adapters import kinds
-from holdfast.adapters.late import late_variables
-from holdfast.adapters.objects import references
-from holdfast.adapters.state import Item, Scan, Value
-from holdfast.adapters.ties import aliases_of, names_of_tied
+from holdfast.adapters.state import Scan
 from holdfast.adapters.tree import scan
 from holdfast.engine import catalog, match
-from holdfast.engine.arrays import overlaps_itself
 from holdfast.engine.commit import storage_errors
-from holdfast.engine.devices import AnyArray, Remote
 from holdfast.engine.match import Cast, Rename, Strict
-from holdfast.engine.pause import collection_paused
 from holdfast.engine.progress import ProgressOption, metered
 from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks, verify_header
-from holdfast.engine.report import LoadedVariable, LoadReport, Outcome
-from holdfast.engine.sharing import Target, same_bytes, same_values, sharing_problems
-from holdfast.errors import (
-    CastError,
-    CheckpointNotFoundError,
-    CorruptCheckpointError,
-    FormatError,
-    MismatchError,
-    Problem,
-)
+from holdfast.engine.report import LoadReport, Outcome
+from holdfast.errors import CastError, CheckpointNotFoundError, CorruptCheckpointError, FormatError
 from holdfast.format import layout, manifest as manifests
 from holdfast.format.manifest import Entry
-from holdfast.reading import Checkpoint, is_bare, open_whole, read_listed, wanted_chunks
+from holdfast.load_plan import LoadPlan, plan_load
+from holdfast.reading import Checkpoint, is_bare, open_whole, read_listed
 from holdfast.storage import AnyPath, Location, resolve
 from holdfast.variables import Predicate, Variable, is_checkpoint_variable, is_parameter, select
 
@@ -188,26 +170,6 @@ def load_checkpoint(
     )
 
 
-@dataclass(slots=True)
-class _Plan:
-    """All that a load is going to do, before it does any of it."""
-
-    wanted: list[Wanted] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
-    narrowing: list[tuple[Entry, str, str]] = field(default_factory=list)  # variable, name and dtype in the target
-    loaded: list[LoadedVariable] = field(default_factory=list)
-    assign: list[Callable[[], None]] = field(default_factory=list)
-    names: match.Match = field(default_factory=lambda: match.Match({}, (), (), ()))
-    values: match.Match = field(default_factory=lambda: match.Match({}, (), (), ()))
-    numbers: dict[str, Value] = field(default_factory=dict)  # plain numbers that were saved as arrays, by name there
-    filled: dict[str, tuple[Item, np.ndarray]] = field(default_factory=dict)  # arrays that were saved as plain numbers
-    refused: dict[str, list[str]] = field(
-        default_factory=dict
-    )  # objects that get nothing, and the arrays meant for them
-    moved: dict[str, str] = field(default_factory=dict)  # further renames, of what optimizers name after parameters
-    trainer_args: Any = None
-
-
 def _load(
     found: Scan,
     path: AnyPath,
@@ -233,7 +195,7 @@ def _load(
             if serial is None and checkpoint.serial is not None:
                 _warn_of_newer(resolve(path), checkpoint.serial)
             entries, rules = _entries(checkpoint, predicate, only, targets, rules, trainer_id)
-            plan = _plan(found, items, entries, checkpoint, rules, only, trainer_id)
+            plan = plan_load(found, items, entries, checkpoint, rules, only, trainer_id)
         nbytes = sum(w.chunk.nbytes for w in plan.wanted)
         _check_in_advance(checkpoint.source, plan, trainer_id is not None, verified, verify == "before", progress)
         with metered("load", nbytes, progress) as meter:
@@ -310,259 +272,8 @@ def _warn_of_newer(run: Location, serial: int) -> None:
                 log.warning("checkpoint_%d is passed over, checkpoint_%d is loaded: %s", newer, serial, error)
 
 
-@collection_paused()
-def _plan(
-    found: Scan,
-    items: list[Item],
-    entries: list[Entry],
-    checkpoint: Checkpoint,
-    rules: match.Rules,
-    only: set[str] | None,
-    trainer_id: int | None,
-) -> _Plan:
-    plan = _Plan(files=[file.name for file in checkpoint.manifest.files])
-    problems: list[Problem] = []
-    by_name = {entry.name: entry for entry in entries}
-    renamed = match.renaming([], rules.rename) if callable(rules.rename) else (lambda name: name)
-    pieces = _values_of(found, items, checkpoint, rules, renamed, by_name, trainer_id, plan, problems)
-    if plan.moved:
-        before = renamed
-        renamed = lambda name: plan.moved.get(name) or before(name)  # noqa: E731
-        rules = dataclasses.replace(rules, rename=renamed)
-
-    # Arrays that an object makes only later, as optimizers do, are no mismatch: it is given all that it had when it was saved.
-    owners = {item.owner for item in items if item.owner is not None}
-    held_now = {item.variable.name for item in items if item.owner is not None}
-    referred = {value.name: references(content) for value, content in pieces if value.is_object}
-    for name, refs in referred.items():
-        if absent := [r for r in refs if r not in by_name]:
-            raise FormatError(
-                f"{checkpoint.path}: the value {name!r} refers to {absent[0]!r}, which is not in the checkpoint"
-            )
-    taken = {ref for refs in referred.values() for ref in refs if renamed(ref) not in held_now}
-    taken |= {ref for refs in plan.refused.values() for ref in refs}  # one reason for the object is enough
-    offered = {renamed(name): name for name in by_name if name not in taken and name not in plan.numbers}
-    replacing = {value.name for value, _ in pieces if value.replaces}
-    items = [
-        item
-        for item in items
-        if (item.owner not in replacing or item.variable.name in offered)
-        and item.owner not in plan.refused
-        and item.variable.name not in plan.filled
-    ]
-    read = lambda entry: checkpoint[entry.name][...]  # noqa: E731
-    called, spare = names_of_tied(items, offered, by_name, lambda a, b: same_values(a, b, read), problems)
-    plan.names = match.match_names(
-        [name for target, name in offered.items() if target not in spare], list(called.values()), rules
-    )
-    if plan.names.missing:
-        _find_tied(plan, checkpoint.aliases(trainer_id or 0), by_name, renamed, only)
-    variables = {item.variable.name: item.variable for item in items}
-    values = {value.name: value for value in found.values}
-    held = checkpoint.trainer(trainer_id or 0)[1] if plan.values.unexpected else {}
-    told, *rest = kinds.told_apart(plan.names, plan.values, held, by_name, values, variables, renamed)
-    problems += told
-    for names in rest:
-        problems += match.name_problems(names, rules)
-
-    arrays: dict[str, np.ndarray] = {}  # of objects, by name in the checkpoint
-    own: dict[str, np.ndarray] = {}  # of objects, by name in the target
-    sharing: list[Target] = []
-    on_devices: dict[Hashable, list[Target]] = {}  # by the memory that they lie in
-    slots: dict[tuple[int, Any], tuple[str, Entry]] = {}
-    for item in items:
-        variable = item.variable
-        source = plan.names.pairs.get(called[variable.name])
-        if source is None:
-            continue
-        entry = by_name[source]
-        if problem := match.pair_problems(entry, variable, rules):
-            problems.append(problem)
-            continue
-        if item.remote and isinstance(remote := item.source, Remote) and item.in_place and _is_whole(entry):
-            if reason := remote.unwritable():
-                problems.append(Problem("unwritable", variable.name, f"{variable.name!r}: the target's array {reason}"))
-                continue
-            storage, ghost = remote.place()
-            on_devices.setdefault(storage, []).append(Target(variable.name, ghost, entry, variable.dtype))
-            if item.owner is not None:
-                arrays[source] = own[variable.name] = np.empty(0)  # its owner has it already; there is none to give
-            _want(plan, entry, variable, remote)
-            continue
-        target = item.array
-        if item.access is not None or not item.in_place:
-            target = np.empty(variable.shape, dtypes.to_numpy(variable.dtype))
-        elif reason := _unwritable(target):
-            problems.append(Problem("unwritable", variable.name, f"{variable.name!r}: the target's array {reason}"))
-            continue
-        else:
-            sharing.append(Target(variable.name, target, entry, variable.dtype))
-        if item.owner is not None:
-            arrays[source] = own[variable.name] = target
-        if item.access is not None and item.in_place:
-            if item.access.slot is not None and (text := _slot_problem(variable.name, entry, slots, item.access.slot)):
-                problems.append(Problem("unwritable", variable.name, text))
-            plan.assign.append(lambda put=item.access.put, target=target: put(target))  # type: ignore[misc]
-        _want(plan, entry, variable, target)
-    for source, value in plan.numbers.items():
-        number = np.empty((), dtypes.to_numpy(by_name[source].dtype))
-        _want(plan, by_name[source], by_name[source].variable, number)
-        plan.assign.append(lambda put=value.put, number=number: put(number.item(), {}))  # type: ignore[misc]
-    present = {item.variable.name: item for item in found.items if item.owner is not None}
-    for item, array in plan.filled.values():
-        plan.assign.append(lambda item=item, array=array: kinds.fill(item, array))  # type: ignore[misc]
-    source_of = lambda name: offered.get(called.get(name, name))  # noqa: E731
-    skipped = match.skipping({renamed(name) for name in by_name} | set(called), rules.skip)
-    for value, content in pieces:
-        refs = [ref for ref in referred.get(value.name, ()) if ref not in arrays]
-        for ref in refs:
-            if renamed(ref) in plan.names.skipped:
-                arrays[ref] = present[renamed(ref)].fetched().array
-        late = [ref for ref in refs if ref not in arrays]
-        made, wrong = late_variables(value, content, late, by_name, source_of, renamed, skipped, rules)
-        problems += wrong
-        for ref, variable in made.items():
-            arrays[ref] = np.empty(variable.shape, dtypes.to_numpy(variable.dtype))
-            _want(plan, by_name[ref], variable, arrays[ref])
-    problems += sharing_problems(sharing, read)
-    problems += [p for targets in on_devices.values() if len(targets) > 1 for p in sharing_problems(targets, read)]
-    if problems:
-        hints = match.hints(plan.names, list(by_name), [i.variable.name for i in items])
-        others = {e.name for e in checkpoint.manifest.variables if e.kind != "parameter"} - set(by_name)
-        if others & set(plan.names.missing):
-            hints.append(
-                "The checkpoint has some of these names, but not as parameters: holdfast.parameters() marks those when they are "
-                "saved; load_persistables or load_vars loads them as they are."
-            )
-        raise MismatchError(checkpoint.path, problems, hints)
-
-    for value, content in pieces:
-        plan.assign.append(lambda put=value.put, content=content: put(content, arrays))  # type: ignore[misc]
-    if trainer_id is None:
-        # Only variables are loaded: an object gets its present values back, with the loaded arrays.
-        for value in found.values:
-            if value.is_object and value.name in owners:
-                for name in references(value.value):
-                    if name not in own:
-                        own[name] = present[name].fetched().array
-                plan.assign.append(lambda put=value.put, content=value.value: put(content, own))  # type: ignore[misc]
-    return plan
-
-
-def _find_tied(
-    plan: _Plan,
-    aliases: Mapping[str, str],
-    by_name: Mapping[str, Entry],
-    renamed: Callable[[str], str],
-    only: set[str] | None,
-) -> None:
-    """Names that the checkpoint holds as second names of other variables: arrays that were tied, and are no longer."""
-    tied = {renamed(alias): first for alias, first in aliases.items() if first in by_name}
-    found = {name: tied[name] for name in plan.names.missing if name in tied}
-    missing = tuple(name for name in plan.names.missing if name not in found)
-    # Of what was chosen by name nothing is unexpected: it is there for its second name.
-    unexpected = tuple(name for name in plan.names.unexpected if only is None or name not in found.values())
-    plan.names = dataclasses.replace(plan.names, pairs=plan.names.pairs | found, missing=missing, unexpected=unexpected)
-
-
-def _slot_problem(
-    name: str, entry: Entry, slots: dict[tuple[int, Any], tuple[str, Entry]], slot: tuple[int, Any]
-) -> str | None:
-    """Why a place in a dict, which may be in the state twice, cannot be given what it is to be given here too."""
-    other, before = slots.setdefault(slot, (name, entry))
-    if before is entry or same_bytes(before, entry):
-        return None
-    return f"{name!r} stands in the same dict or list as {other!r}, but the checkpoint has two values; copy one of them first"
-
-
-def _unwritable(target: np.ndarray) -> str | None:
-    if not target.flags.writeable:
-        return "is read-only; copy it first"
-    return "overlaps itself; copy it first" if overlaps_itself(target) else None
-
-
-def _is_whole(entry: Entry) -> bool:
-    """Whether a variable lies in one piece in a file."""
-    return len(entry.chunks) == 1 and entry.chunks[0].offset is None
-
-
-def _want(plan: _Plan, entry: Entry, variable: Variable, target: AnyArray) -> None:
-    casts = entry.dtype != variable.dtype
-    if casts and not match.can_widen(entry.dtype, variable.dtype):
-        plan.narrowing.append((entry, variable.name, variable.dtype))
-    if _is_whole(entry):
-        plan.wanted.append(Wanted(entry, entry.chunks[0], target))
-    else:
-        assert isinstance(target, np.ndarray)
-        plan.wanted += wanted_chunks(entry, target)
-    plan.loaded.append(
-        LoadedVariable(
-            variable.name, entry.name, plan.files[entry.chunks[0].file], entry.nbytes, entry.dtype if casts else None
-        )
-    )
-
-
-def _values_of(
-    found: Scan,
-    items: list[Item],
-    checkpoint: Checkpoint,
-    rules: match.Rules,
-    renamed: Callable[[str], str],
-    by_name: Mapping[str, Entry],
-    trainer_id: int | None,
-    plan: _Plan,
-    problems: list[Problem],
-) -> list[tuple[Value, Any]]:
-    """The values of the target that are to be replaced, and what by."""
-    if trainer_id is None:
-        return []
-    if checkpoint.manifest.content != "checkpoint" or is_bare(checkpoint.manifest):
-        raise CheckpointNotFoundError(
-            f"{checkpoint.path} holds variables only, no checkpoint to resume from; load_params or load_vars reads it"
-        )
-    if not 0 <= trainer_id < checkpoint.manifest.world_size:
-        raise ValueError(
-            f"trainer_id={trainer_id}: {checkpoint.path} was saved by {checkpoint.manifest.world_size} trainer(s), counted from 0"
-        )
-    plan.trainer_args, held = checkpoint.trainer(trainer_id)
-    targets = {value.name: value for value in found.values}
-    tied = aliases_of(held)
-    held = {name: value for name, value in held.items() if name not in tied or renamed(name) in targets}
-    plan.values = match.match_names(list(held), list(targets), rules)
-    if plan.values.missing:
-        plan.numbers, plan.values = kinds.arrays_into_numbers(plan.values, targets, by_name, renamed)
-    if plan.values.unexpected:
-        found_arrays = kinds.numbers_into_arrays(plan.values, held, items, by_name, renamed, problems)
-        plan.filled, plan.values = found_arrays
-    pieces: list[tuple[Value, Any]] = []
-    given: dict[Hashable, tuple[str, Any]] = {}
-    for name, source in plan.values.pairs.items():
-        value, content = targets[name], held[source]
-        if value.localize is not None:
-            # Optimizers name their variables after their parameters: where these are renamed, so are those.
-            content, moved = value.localize(content, renamed)
-            plan.moved |= moved
-        if value.identity is not None:
-            other, before = given.setdefault(value.identity, (name, content))
-            if not _same(before, content):
-                text = f"{name!r} is the same thing as {other!r}, but the checkpoint has two values for them"
-                problems.append(Problem("unwritable", name, text))
-                plan.refused[name] = references(content)
-                continue
-        if reason := value.problem(content):
-            problems.append(Problem("kind", name, f"{name!r}: {reason}"))
-            plan.refused[name] = references(content)
-        else:
-            pieces.append((value, content))
-    return pieces
-
-
-def _same(a: Any, b: Any) -> bool:
-    return repr(a) == repr(b)  # NaN is NaN here, and True is not 1
-
-
 def _check_in_advance(
-    source: Source, plan: _Plan, all_files: bool, verify: bool, everything: bool, progress: ProgressOption
+    source: Source, plan: LoadPlan, all_files: bool, verify: bool, everything: bool, progress: ProgressOption
 ) -> None:
     """Find what can be found before the target is changed: damaged headers, impossible casts, and, on request, all damage."""
     if verify:

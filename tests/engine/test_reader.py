@@ -63,8 +63,17 @@ def source(request: pytest.FixtureRequest, saved: Path, monkeypatch: pytest.Monk
     yield LocalStore().at(saved)
 
 
+def placed(array: np.ndarray, start: int) -> np.ndarray:
+    """An empty copy whose memory begins `start` bytes after a page."""
+    room = np.zeros(array.nbytes + 2 * 4096, np.uint8)
+    first = -room.ctypes.data % 4096 + start
+    return room[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+
+
 LAYOUTS = {
     "plain": lambda a: np.zeros_like(a, order="C"),
+    "on a page": lambda a: placed(a, 0),
+    "off a page": lambda a: placed(a, 16),
     "fortran": lambda a: np.zeros_like(a, order="F"),
     "big-endian": lambda a: np.zeros(a.shape, a.dtype.newbyteorder(">") if a.dtype.kind in "iuf" else a.dtype),
     "strided": lambda a: np.zeros((*a.shape, 2), a.dtype)[..., 0],
@@ -139,6 +148,21 @@ def test_damage_names_every_variable(
     with pytest.raises(CorruptCheckpointError) as caught:
         holdfast.verify(path)
     assert set(caught.value.variables) == {"large", "small", "scalar", "grid"}
+
+
+@pytest.mark.parametrize("start", [0, 16])
+@pytest.mark.parametrize("at", [5, BLOCK_BYTES - 1, BLOCK_BYTES + 11])
+def test_damage_is_found_wherever_the_target_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: int, at: int
+) -> None:
+    monkeypatch.setattr(local._LocalReader, "is_cached", lambda *_: True)
+    holdfast.save_params({"large": SAVED["large"]}, tmp_path / "model")  # its data begin on a page
+    flip_bit(tmp_path / "model" / "model.safetensors", place_of(tmp_path / "model", "large") + at)
+
+    with pytest.raises(CorruptCheckpointError) as caught:
+        holdfast.load_params({"large": placed(SAVED["large"], start)}, tmp_path / "model")
+
+    assert caught.value.variables == ("large",)
 
 
 def test_many_damaged_variables_are_shown_in_part_and_listed_in_full(tmp_path: Path) -> None:
@@ -237,8 +261,9 @@ def test_errors_of_reader_threads_reach_the_caller_with_their_cause(saved: Path,
 
 @pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize("name", ["small", "large"])
-def test_file_that_is_cut_off_while_it_is_read_is_damage(saved: Path, name: str, verify: bool) -> None:
-    target = {name: np.zeros_like(SAVED[name])}
+@pytest.mark.parametrize("start", range(0, 64, 4))  # one of them fits where the data lie in the file
+def test_file_that_is_cut_off_while_it_is_read_is_damage(saved: Path, name: str, verify: bool, start: int) -> None:
+    target = {name: placed(SAVED[name], start)}
 
     with pytest.raises(CorruptCheckpointError) as caught:
         holdfast.load_params(target, failing_store(None).at(saved), strict="subset", verify=verify)

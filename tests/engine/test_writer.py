@@ -55,7 +55,7 @@ ARRAYS: dict[str, Callable[[], np.ndarray]] = {
     "complex": lambda: (np.arange(10_000) * (1 + 2j)).astype(np.complex64),
     "blocks": lambda: random_array(BLOCK_BYTES + 4),
     "block": lambda: random_array(BLOCK_BYTES),
-    "step": lambda: random_array(writer.STEP_BYTES + 4),
+    "step": lambda: random_array(buffers.STEP_BYTES + 4),
     "small-limit": lambda: random_array(writer.SMALL_BYTES),
     "above-small": lambda: random_array(writer.SMALL_BYTES + 4),
     "odd": lambda: random_array(4097, np.uint8),

@@ -367,11 +367,27 @@ def test_is_cached_takes_the_ordinary_way_where_the_system_does_not_tell(
     reader.close()
 
 
+@pytest.mark.parametrize("dropped", [0, 4 << 20])
+def test_is_cached_looks_at_both_ends(root: Location, dropped: int) -> None:
+    write_file(root / "file", bytes(8 << 20))
+    reader = root.store.open((root / "file").path)
+    with open((root / "file").path, "rb") as file:
+        os.fsync(file.fileno())
+        if local.cached_pages(file.fileno(), 0, 8 << 20) != 2048:
+            pytest.skip("the system does not tell what is cached, or caches nothing here")
+        assert reader.is_cached(0, 8 << 20)
+        os.posix_fadvise(file.fileno(), dropped, 4 << 20, os.POSIX_FADV_DONTNEED)  # whole pages, which may be large
+
+        assert not reader.is_cached(0, 8 << 20)
+        assert reader.is_cached(5 << 20 if dropped == 0 else 1 << 20, 1 << 20)
+    reader.close()
+
+
 def test_cached_pages_counts_or_says_that_it_cannot(root: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     write_file(root / "file", bytes(3 * mmap.PAGESIZE))
     with open((root / "file").path, "rb") as file:
         assert local.cached_pages(file.fileno(), 0, 3 * mmap.PAGESIZE) in (None, 0, 1, 2, 3)
-        monkeypatch.setattr(local.sys, "platform", "darwin")
+        monkeypatch.setattr(local, "_HAS_CACHESTAT", False)
         assert local.cached_pages(file.fileno(), 0, 3 * mmap.PAGESIZE) is None
     monkeypatch.undo()
     assert local.cached_pages(-1, 0, 10) is None

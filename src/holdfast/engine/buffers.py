@@ -19,6 +19,9 @@ from holdfast.engine.devices import Device
 STAGING_BYTES = 8 << 20
 """What one direct write takes, and one block of the format."""
 
+STEP_BYTES = 512 << 10
+"""What is copied and then hashed at a time: it fits the second-level cache (3.0 GB/s written; 2.7 with 1 MiB)."""
+
 MARGIN_BYTES = 8192
 """What a buffer has beyond that: a block read by direct I/O begins and ends within pages that are read as a whole."""
 

@@ -1,8 +1,9 @@
 """The read pipeline: threads read blocks, hash them, and put them into their targets.
 
-Three ways to read, chosen by looking, not by name:
+Four ways to read, chosen by looking, not by name:
     many small variables         one system call reads a run of them, each straight into its own array
-    large, in the page cache     a block at a time hashed in, and copied out of, a mapping of the file
+    large, in the page cache     a step at a time straight into its array, and hashed there, if that lies as the file does
+                                 else a block at a time hashed in, and copied out of, a mapping of the file
     large, on the disk           a block at a time by direct I/O into a staging buffer, hashed and copied from there
 
 What goes to a device is read into a page-locked staging buffer in any case, and copied from there once its digest is known to be
@@ -29,7 +30,7 @@ from holdfast.engine.devices import AnyArray, Device, Piece, Remote
 from holdfast.engine.pause import collection_paused
 from holdfast.engine.progress import Meter
 from holdfast.errors import ClosedError, CorruptCheckpointError, HoldfastError, StorageError
-from holdfast.format.digests import BLOCK_BYTES, hasher, hexdigest
+from holdfast.format.digests import BLOCK_BYTES, Hasher, hasher, hexdigest
 from holdfast.format.manifest import Chunk, Entry, Manifest
 from holdfast.storage import Location, Reader
 
@@ -40,6 +41,7 @@ RUN_BYTES = 4 << 20
 RUN_LENGTH = 1024
 PIECE_ELEMENTS = 256 << 10  # inspected and cast at a time: 4 MiB of complex numbers at most
 _PAGE = 4096
+_LINE = 64  # bytes of the processor's cache line: what PyTorch's tensors begin at; NumPy's arrays begin 16 bytes after
 _SHORT = "the file is shorter than it was when it was opened"
 
 
@@ -394,6 +396,8 @@ def read_block(reader: Reader, start: int, end: int, block: _Block, verify: bool
     """Read one block into its target; its digest, if asked for."""
     digest = hasher() if verify else None
     if reader.is_cached(start, end - start):
+        if block.flat is not None and (block.flat.ctypes.data - start) % _LINE == 0:
+            return _read_in_place(reader, start, block.flat, digest)
         # The whole block at once: glibc copies pieces below the cache's size with `rep movsb`, which is slow into arrays that
         # are not aligned to 64 bytes (blind, of a limit of 15 GB/s: 10 by 1 MiB, 12 by 4, 14 by 8).
         with reader.view(start, end - start) as view:
@@ -414,6 +418,23 @@ def read_block(reader: Reader, start: int, end: int, block: _Block, verify: bool
         digest.update(buffer.view[skip : skip + length])
     _deliver(buffer.array[skip : skip + length], block)
     return digest.hexdigest() if digest is not None else None
+
+
+def _read_in_place(reader: Reader, start: int, flat: np.ndarray, digest: Hasher | None) -> str | None:
+    """Let the system copy a cached block, and hash what it has copied while that is in the processor's cache.
+
+    No page of the file is mapped: where the page cache has it in small pages, as of all files below some 16 MiB, mapping and
+    unmapping take as long as copying (processor time for 1 GiB: 0.14 s so, 0.20 s with a mapping, 0.08 s for a plain copy).
+    Where the target lies otherwise than the file, the system's copy is slow: 0.21 s.
+    """
+    step = flat.size if digest is None else buffers.STEP_BYTES
+    for at in range(0, flat.size, step):
+        piece = flat.data[at : at + step]
+        if reader.read_into([piece], start + at) < len(piece):
+            return _SHORT
+        if digest is not None:
+            digest.update(piece)
+    return None if digest is None else digest.hexdigest()
 
 
 def _deliver(piece: np.ndarray, block: _Block) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from holdfast.engine import arrays, devices, pages
+from holdfast.engine.buffers import STEP_BYTES
 from holdfast.engine.crew import Crew
 from holdfast.engine.devices import AnyArray, Device, Piece, Remote
 from holdfast.engine.plan import FilePlan
@@ -24,7 +25,6 @@ from holdfast.format.digests import BLOCK_BYTES, block_count, hasher, hexdigest
 
 COPY_THREADS = max(2, min(4, os.cpu_count() or 1))  # memory is busy with two to four, whatever the number of cores
 PIECE_BYTES = BLOCK_BYTES  # what the threads take in turns: it has one digest
-STEP_BYTES = 512 << 10  # copied and then hashed: fits the second-level cache
 SMALL_BYTES = 64 << 10  # arrays up to here are copied in groups
 _PAGE = 4096
 

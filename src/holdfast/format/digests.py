@@ -12,7 +12,8 @@ BLOCK_BYTES = 8 << 20
 hexdigest = xxhash.xxh3_128_hexdigest
 """XXH3-128 of one byte string, as 32 lowercase hexadecimal digits."""
 
-hasher = xxhash.xxh3_128
+Hasher = xxhash.xxh3_128
+hasher = Hasher
 """A hash object with `update` and `hexdigest`, for bytes that come in pieces."""
 
 

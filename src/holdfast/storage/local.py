@@ -27,6 +27,8 @@ _CANNOT = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EN
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL}
 _NO_LINKS = _CANNOT | {errno.EPERM, errno.EXDEV, errno.EMLINK}
 _MAX_BUFFERS = 1024  # IOV_MAX of Linux
+_HAS_CACHESTAT = sys.platform == "linux" and os.uname().machine in ("x86_64", "aarch64")
+_ENDS_BYTES = 64 << 10
 
 
 def renameat2(source: str, target: str, flags: int) -> None:
@@ -46,9 +48,9 @@ class _Range(ctypes.Structure):
 def cached_pages(fd: int, offset: int, length: int) -> int | None:
     """How many pages of a range are in the page cache; None where the system does not tell.
 
-    Linux's cachestat (6.5 and later; 5 µs for 8 MiB). A read with RWF_NOWAIT tells too, but puts pages into the cache.
+    Linux's cachestat (6.5 and later). A read with RWF_NOWAIT tells too, but puts pages into the cache.
     """
-    if sys.platform != "linux" or os.uname().machine not in ("x86_64", "aarch64"):
+    if not _HAS_CACHESTAT:
         return None
     counts = (ctypes.c_uint64 * 5)()
     if _libc.syscall(_CACHESTAT, fd, ctypes.byref(_Range(offset, length)), counts, 0) != 0:
@@ -180,10 +182,15 @@ class _LocalReader:
             return self._direct_fd
 
     def is_cached(self, offset: int, length: int) -> bool:
-        cached = cached_pages(self._fd, offset, length) if length else None
-        if cached is None:
-            return True  # the system does not tell: the ordinary way is never wrong
-        return cached == (offset + length - 1) // mmap.PAGESIZE - offset // mmap.PAGESIZE + 1
+        # Both ends speak for the rest: to count 2,048 small pages takes 0.2 ms, a third of the time in which they are read.
+        part = min(length, _ENDS_BYTES)
+        for start in {offset, offset + length - part} if part else ():
+            cached = cached_pages(self._fd, start, part)
+            if cached is None:
+                return True  # the system does not tell: the ordinary way is never wrong
+            if cached < (start + part - 1) // mmap.PAGESIZE - start // mmap.PAGESIZE + 1:
+                return False
+        return True
 
     def view(self, offset: int, length: int) -> memoryview:
         if length == 0:
