@@ -111,8 +111,9 @@ def test_sigterm_saves_once_and_the_loop_ends_by_itself(tmp_path: Path) -> None:
     print("ready", flush=True)
     with manager:
         for step in range(1, 1_000_000):
+            stop = manager.preempted  # before the save: what comes after it is acted on at the next step
             handle = manager.save(at(step), step, wait=False)
-            if manager.preempted:
+            if stop:
                 break
     print(handle.step, handle.result(), flush=True)
     """
