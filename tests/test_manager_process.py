@@ -104,7 +104,7 @@ def test_memory_that_is_being_prepared_does_not_hold_the_end(tmp_path: Path) -> 
     assert (code, err) == (0, "")
 
 
-def test_sigterm_saves_once_and_the_loop_ends_by_itself(tmp_path: Path) -> None:
+def test_sigterm_saves_the_last_step_and_the_loop_ends_by_itself(tmp_path: Path) -> None:
     program = """
     manager = holdfast.CheckpointManager(run, save_interval_steps=1_000_000)
     manager.save_on_signal(signal.SIGTERM)
@@ -112,7 +112,7 @@ def test_sigterm_saves_once_and_the_loop_ends_by_itself(tmp_path: Path) -> None:
     with manager:
         for step in range(1, 1_000_000):
             stop = manager.preempted  # before the save: what comes after it is acted on at the next step
-            handle = manager.save(at(step), step, wait=False)
+            handle = manager.save(at(step), step, force=stop, wait=False)
             if stop:
                 break
     print(handle.step, handle.result(), flush=True)
@@ -125,7 +125,11 @@ def test_sigterm_saves_once_and_the_loop_ends_by_itself(tmp_path: Path) -> None:
 
     assert code == 0, err
     step, serial = map(int, out[0].split())
-    assert (saved(tmp_path), serial) == (step, 0)
+    assert saved(tmp_path) == step
+    assert serial in (
+        0,
+        1,
+    )  # 1: the signal came between the question and the save, which then had saved the step before
 
 
 def test_sigterm_in_the_middle_of_a_save_lets_it_finish(tmp_path: Path) -> None:

@@ -274,7 +274,7 @@ class CheckpointManager:
             >>> manager.save_on_signal(signal.SIGTERM)
             >>> for step in range(3):
             ...     stop = manager.preempted  # before the save: what comes after it is acted on at the next step
-            ...     handle = manager.save({"step": step}, step, wait=False)
+            ...     handle = manager.save({"step": step}, step, force=stop, wait=False)  # the last step is saved
             ...     if stop:
             ...         break
             >>> manager.close()
