@@ -156,7 +156,8 @@ class Holdfast(Library):
 
     def load_next(self, state: State, folder: Path, step: int) -> None:
         """As a run is resumed."""
-        self.manager.restore(state, step=step, verify=self.verify)
+        if (found := self.manager.restore(state, verify=self.verify).step) != step:
+            raise AssertionError(f"step {found} was restored instead of step {step}")
 
 
 class HoldfastUnverified(Holdfast):

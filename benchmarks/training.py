@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import limits
-from benchmarks.instruments import differing, files_below, make_warm, timed, warm_memory
+from benchmarks.instruments import as_a_tensor, differing, files_below, make_warm, timed, warm_memory
 from benchmarks.libraries import Library, State
 
 SAVES = 4  # the first, and those after it
@@ -43,10 +43,10 @@ def low_rank(layers: int, width: int, vocab: int) -> Iterator[tuple[str, tuple[i
 
 
 def with_adam(parameters: dict[str, tuple[int, ...]], seed: int) -> State:
-    """Parameters, both moments of Adam and a step counter for each, in memory that is in use."""
+    """Parameters, both moments of Adam and a step counter for each, in memory that is in use and lies as that of tensors does."""
     random = np.random.default_rng(seed)
     state = {
-        f"{slot}{name}": random.random(shape, dtype=np.float32)
+        f"{slot}{name}": random.random(dtype=np.float32, out=as_a_tensor(shape))
         for slot in ("model.", "exp_avg.", "exp_avg_sq.")
         for name, shape in parameters.items()
     }

@@ -392,14 +392,15 @@ class CheckpointManager:
             if serial is not None:
                 return [serial]
             if step is not None:
-                found = self.checkpoints()
-                of_step = [f.serial for f in reversed(found) if f.manifest.step == step]
-                if not of_step:
-                    known = ", ".join(str(f.manifest.step) for f in found) or "none"
-                    raise CheckpointNotFoundError(
-                        f"no complete checkpoint of step {step} in {self._run}; steps there: {known}"
-                    )
-                return of_step[:1]
+                steps = []
+                for found in catalog.complete(self._run):  # the newest first; a manifest takes some milliseconds
+                    if found.manifest.step == step:
+                        return [found.serial]
+                    steps.append(str(found.manifest.step))
+                known = ", ".join(reversed(steps)) or "none"
+                raise CheckpointNotFoundError(
+                    f"no complete checkpoint of step {step} in {self._run}; steps there: {known}"
+                )
             # Whatever is named like a checkpoint and is not empty: an unreadable one must not look like "nothing saved".
             for _ in range(_RELISTINGS):
                 named = [number for number, is_folder in catalog.candidates(self._run) if is_folder]
