@@ -44,6 +44,14 @@ def test_save_params_writes_the_parameters_as_plain_safetensors(tmp_path: Path) 
     assert {name: a.tolist() for name, a in found.items()} == {"model.w": [[0, 1, 2], [3, 4, 5]], "model.b": [1, 1, 1]}
 
 
+@pytest.mark.parametrize(
+    "save", [holdfast.save_params, holdfast.save_persistables, holdfast.save_vars, holdfast.save_checkpoint]
+)
+def test_path_in_front_of_the_state_is_said(save: Callable[..., object]) -> None:
+    with pytest.raises(TypeError, match=r"not dict; the state comes before the path, as in save_params\(state, path\)"):
+        save("model", STATE)
+
+
 def test_save_params_of_an_unmarked_state_takes_all_arrays(tmp_path: Path) -> None:
     holdfast.save_params({"w": np.ones(1), "deep": [np.zeros(2)], "n": 3}, tmp_path / "m")
 

@@ -76,6 +76,10 @@ def test_run_folder_and_one_of_run(run: str) -> None:
     for call_ in (run_folder, one_of_run):
         with pytest.raises(holdfast.CheckpointNotFoundError, match="nowhere does not exist"):
             call_("nowhere@1", "command")
+        with pytest.raises(
+            holdfast.CheckpointNotFoundError, match="runs/digit does not exist; did you mean .*/runs/digits"
+        ):
+            call_("runs/digit@1", "command")
 
 
 def test_a_folder_that_a_replacing_save_left_under_its_other_name_is_found(run: str) -> None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from holdfast.cli.exits import UsageError
+from holdfast.engine.catalog import meant
 from holdfast.errors import CheckpointNotFoundError
 from holdfast.format import layout
+from holdfast.storage import resolve
 
 _WITH_SERIAL = re.compile(r"(.+)@(0|[1-9][0-9]{0,17})", re.DOTALL)
 
@@ -77,7 +79,7 @@ def run_folder(text: str, command: str) -> str:
     """
     found = target(text)
     if found.kind == "nothing":
-        raise CheckpointNotFoundError(f"{found.path} does not exist")
+        raise CheckpointNotFoundError(f"{found.path} does not exist{meant(resolve(found.path))}")
     if found.serial is not None or found.kind != "run":
         raise UsageError(
             f"{command} takes a run folder; {text} is {'a file' if found.kind == 'file' else 'one checkpoint'}"
@@ -94,7 +96,7 @@ def one_of_run(text: str, command: str) -> tuple[str, int]:
     """
     found = target(text)
     if found.kind == "nothing":
-        raise CheckpointNotFoundError(f"{found.path} does not exist")
+        raise CheckpointNotFoundError(f"{found.path} does not exist{meant(resolve(found.path))}")
     if found.serial is None:
         raise UsageError(
             f"which checkpoint? Say holdfast {command} {text}@SERIAL; 'holdfast ls' lists the serials of a run"
