@@ -203,6 +203,10 @@ def folder_inside(path: Path) -> None:
     (path / "logs").mkdir()
 
 
+def run_folder(path: Path) -> None:
+    holdfast.save_checkpoint({"w": np.zeros(1)}, path)
+
+
 def file_of_the_format_inside(path: Path) -> None:
     holdfast.save_params({"w": np.zeros(1)}, path)
     (path / "model-00001-of-00002.safetensors").write_bytes(b"somebody's")
@@ -213,6 +217,7 @@ def file_of_the_format_inside(path: Path) -> None:
     [
         (foreign_file, "is a file; choose a folder of its own"),
         (foreign_folder, "is not empty and holds no save of Holdfast"),
+        (run_folder, "is a run folder, whose checkpoints are never replaced. Choose another folder"),
         (foreign_manifest, "not a sound one of Holdfast"),
         (damaged_manifest, "not a sound one of Holdfast"),
         (checkpoint_of_a_run, "is a checkpoint of a run"),
