@@ -223,6 +223,13 @@ def test_absent_path_is_compared_with_what_is_there(path: str, said: str, tmp_pa
         holdfast.open(tmp_path / path)
 
 
+def test_absent_run_is_said_before_its_serial(tmp_path: Path) -> None:
+    holdfast.save_checkpoint({"w": np.zeros(1)}, tmp_path / "bert")
+
+    with pytest.raises(CheckpointNotFoundError, match=r"bret does not exist; did you mean .*/bert\?$"):
+        holdfast.open(tmp_path / "bret", serial=0)
+
+
 def test_runs_below_a_folder_without_checkpoints_are_named(tmp_path: Path) -> None:
     for name in ("bert", "gpt"):
         holdfast.save_checkpoint({"w": np.zeros(1)}, tmp_path / name)

@@ -177,6 +177,8 @@ def locate(path: Location, serial: int | None = None) -> tuple[Location, int | N
         serial = whole_number("serial", serial)
         folder = path / layout.checkpoint_folder(serial)
         if store.stat(folder.path) is None:
+            if store.stat(path.path) is None:
+                raise CheckpointNotFoundError(f"{path} does not exist{meant(path)}")
             raise CheckpointNotFoundError(f"no checkpoint_{serial} in {path}: {_others(path)}")
         return folder, serial
     there = store.stat(path.path)
