@@ -489,6 +489,17 @@ def test_path_with_a_colon_is_no_url(path: str) -> None:
     assert resolve(path).path == os.path.realpath(path)
 
 
+@pytest.mark.parametrize("path", ["~", "~/model", Path("~/model")])
+def test_home_that_was_not_expanded_is_said(path: AnyPath) -> None:
+    with pytest.raises(ValueError, match=r"expanduser\(\) of it is what was meant, or '\./~"):
+        resolve(path)
+
+
+@pytest.mark.parametrize("path", ["./~/model", "a/~", "~model"])
+def test_tilde_elsewhere_is_a_name(path: str) -> None:
+    assert resolve(path).path == os.path.realpath(path)
+
+
 @pytest.mark.parametrize("path", [{"w": 1}, None, 3, b"runs/a", Path])
 def test_what_is_no_path_is_named(path: Any) -> None:
     with pytest.raises(TypeError, match=f"a path must be a str or a Path, not {type(path).__name__}; the state comes"):

@@ -37,8 +37,9 @@ def target(text: str) -> Target:
     A trailing `@` and digits are a serial, unless something of exactly this name exists.
 
     Raises:
-        UsageError: a serial within what is no run.
+        UsageError: it can be no path, or a serial within what is no run.
     """
+    path_of(text)
     match = _WITH_SERIAL.fullmatch(text)
     path, serial = (match[1], int(match[2])) if match and not os.path.lexists(text) else (text, None)
     kind = _kind(path)
@@ -53,6 +54,19 @@ def target(text: str) -> Target:
     if serial is not None and kind == "checkpoint":
         raise UsageError(f"{path} is a single checkpoint; only the checkpoints of a run have serials")
     return Target(path, serial, kind)
+
+
+def path_of(text: str) -> str:
+    """The text, if it can be a path.
+
+    Raises:
+        UsageError: it is empty, such as `"$RUN"` where nothing is set, or a URL.
+    """
+    try:
+        resolve(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return text
 
 
 def _kind(path: str) -> Literal["run", "checkpoint", "file", "nothing"]:

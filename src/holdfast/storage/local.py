@@ -388,7 +388,7 @@ class LocalStore:
 
         Raises:
             TypeError: it is no path.
-            ValueError: the path is empty, holds NUL, or is a URL.
+            ValueError: the path is empty, holds NUL, is a URL, or begins with an unexpanded `~`.
         """
         text: object = os.fspath(path) if isinstance(path, PathLike) else path
         if not isinstance(text, str):
@@ -401,9 +401,11 @@ class LocalStore:
         if _URL.match(
             text
         ):  # as a path it would become a folder `s3:` here, and nobody would find the checkpoint there
-            raise ValueError(f"{text!r} is a URL; Holdfast saves to folders of this machine, and those mounted into it")
+            raise ValueError(f"{text!r} is a URL; a path is a file or folder of this machine, or one mounted into it")
         if "\0" in text:
             raise ValueError(f"no path can hold NUL, as this one does: {text!r}")
+        if text.partition("/")[0] == "~":  # a shell expands it, Python does not: it would become a folder `~` here
+            raise ValueError(f"{text!r}: os.path.expanduser() of it is what was meant, or './{text}'")
         return Location(self, os.path.realpath(text))
 
 
@@ -426,7 +428,7 @@ def resolve(path: AnyPath) -> Location:
 
     Raises:
         TypeError: it is no path.
-        ValueError: the path is empty, holds NUL, or is a URL.
+        ValueError: the path is empty, holds NUL, is a URL, or begins with an unexpanded `~`.
     """
     return path if isinstance(path, Location) else LocalStore().at(path)
 
