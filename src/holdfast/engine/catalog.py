@@ -20,6 +20,7 @@ MAX_JSON_BYTES = 1 << 30
 
 
 _RELISTINGS = 20  # a rotation would have to overtake a reader this often before it says that there is nothing
+_LOOKED_AT = 1000  # neighbours, for a message that says what may have been meant: 30 ms
 _NOT_A_FILE = {errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO}
 
 
@@ -223,9 +224,9 @@ def _others(run: Location) -> str:
             return f"checkpoint_{incomplete[0]} cannot be used: {error}"
     if any(entry.name.endswith(".safetensors") for entry in list_or_empty(run)):
         return "its safetensors files were not saved by Holdfast; name one of them to read it"
-    below = [entry.name for entry in list_or_empty(run) if entry.kind == "folder" and _is_saved(run / entry.name)]
-    if below:
-        return f"nothing was saved there yet, but in its {_listed(sorted(below))}"
+    folders = sorted(entry.name for entry in list_or_empty(run) if entry.kind == "folder")[:_LOOKED_AT]
+    if below := [name for name in folders if _is_saved(run / name)]:
+        return f"nothing was saved there yet, but in its {_listed(below)}"
     return "nothing was saved there yet"
 
 
@@ -252,7 +253,7 @@ def meant(path: Location) -> str:
         rest.insert(0, absent.name)
         absent = absent.parent
     try:
-        names = [entry.name for entry in list_or_empty(absent.parent) if not entry.name.startswith(".")]
+        names = [entry.name for entry in list_or_empty(absent.parent) if not entry.name.startswith(".")][:_LOOKED_AT]
     except OSError:
         return ""
     for like in difflib.get_close_matches(absent.name, names):

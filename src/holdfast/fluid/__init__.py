@@ -1,13 +1,11 @@
 """A Fluid-style front end: Programs that are built first, compiled with JAX, and run by an Executor on a Scope."""
 
+from importlib.util import find_spec as _find_spec
+
 from holdfast.errors import MissingExtraError as _MissingExtraError
 
-try:
-    import jax as _jax  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name != "jax":
-        raise  # it is there, and broken
-    raise _MissingExtraError("holdfast.fluid needs JAX: pip install 'holdfast[fluid]'") from error
+if _find_spec("jax") is None:
+    raise _MissingExtraError("holdfast.fluid needs JAX: pip install 'holdfast[fluid]'")
 
 from holdfast.fluid import (
     average,
