@@ -76,9 +76,11 @@ class Output:
                 self._write(part, style)
 
     def note(self, text: str) -> None:
-        """A remark that is not the result: on standard error, also beside JSON."""
+        """A remark that is not the result: on standard error, also beside JSON; folded as a line is."""
+        width = Console(stderr=True).width if sys.stderr.isatty() else sys.maxsize
         for line in text.split("\n"):
-            print(escaped(line), file=sys.stderr)
+            for part in self._fold(escaped(line), width):
+                print(part, file=sys.stderr)
 
     @contextlib.contextmanager
     def progress(self, label: str) -> Iterator[Callback | None]:
