@@ -5,10 +5,12 @@ anything heavy would have to be on it.
 """
 
 import json
+import os
 import re
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +61,17 @@ def test_import_time_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
 
     with capsys.disabled():
         print(f"\nimport holdfast: {own:.0f} ms beyond numpy's {numpy:.0f} ms (median of {len(runs)}; promised: < 100)")
+
+
+@pytest.mark.parametrize("arguments", [["-c", "import holdfast.fluid"], ["-m", "holdfast.fluid", "train.py"]])
+def test_fluid_without_jax_names_the_extra(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['jax'] = None\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "holdfast.errors.MissingExtraError: holdfast.fluid needs JAX: pip install 'holdfast[fluid]'"
+    )

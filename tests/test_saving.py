@@ -44,6 +44,14 @@ def test_save_params_writes_the_parameters_as_plain_safetensors(tmp_path: Path) 
     assert {name: a.tolist() for name, a in found.items()} == {"model.w": [[0, 1, 2], [3, 4, 5]], "model.b": [1, 1, 1]}
 
 
+@pytest.mark.parametrize(
+    "save", [holdfast.save_params, holdfast.save_persistables, holdfast.save_vars, holdfast.save_checkpoint]
+)
+def test_path_in_front_of_the_state_is_said(save: Callable[..., object]) -> None:
+    with pytest.raises(TypeError, match=r"not dict; the state comes before the path, as in save_params\(state, path\)"):
+        save("model", STATE)
+
+
 def test_save_params_of_an_unmarked_state_takes_all_arrays(tmp_path: Path) -> None:
     holdfast.save_params({"w": np.ones(1), "deep": [np.zeros(2)], "n": 3}, tmp_path / "m")
 
@@ -195,6 +203,10 @@ def folder_inside(path: Path) -> None:
     (path / "logs").mkdir()
 
 
+def run_folder(path: Path) -> None:
+    holdfast.save_checkpoint({"w": np.zeros(1)}, path)
+
+
 def file_of_the_format_inside(path: Path) -> None:
     holdfast.save_params({"w": np.zeros(1)}, path)
     (path / "model-00001-of-00002.safetensors").write_bytes(b"somebody's")
@@ -205,6 +217,7 @@ def file_of_the_format_inside(path: Path) -> None:
     [
         (foreign_file, "is a file; choose a folder of its own"),
         (foreign_folder, "is not empty and holds no save of Holdfast"),
+        (run_folder, "is a run folder, whose checkpoints are never replaced. Choose another folder"),
         (foreign_manifest, "not a sound one of Holdfast"),
         (damaged_manifest, "not a sound one of Holdfast"),
         (checkpoint_of_a_run, "is a checkpoint of a run"),

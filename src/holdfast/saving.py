@@ -56,8 +56,9 @@ def save_params(state: Any, path: AnyPath, *, progress: ProgressOption = None) -
         >>> holdfast.load_params(model, "model").nbytes
         24
     """
+    target = resolve(path)  # first: a path where the state belongs is a state too
     found = scan(state, whole_is_model=True)
-    _save_alone(path, "params", _selected(found, predicate=is_parameter), progress)
+    _save_alone(target, "params", _selected(found, predicate=is_parameter), progress)
 
 
 def save_persistables(state: Any, path: AnyPath, *, progress: ProgressOption = None) -> None:
@@ -65,8 +66,9 @@ def save_persistables(state: Any, path: AnyPath, *, progress: ProgressOption = N
 
     Values and random generators are not variables: `save_checkpoint` saves those too.
     """
+    target = resolve(path)
     found = scan(state)
-    _save_alone(path, "variables", _selected(found), progress)
+    _save_alone(target, "variables", _selected(found), progress)
 
 
 def save_vars(
@@ -89,8 +91,9 @@ def save_vars(
     Raises:
         ValueError: nothing is chosen, `vars` names what is not there, or a temporary variable is chosen.
     """
+    target = resolve(path)
     found = scan(state)
-    _save_alone(path, "variables", _selected(found, predicate=predicate, vars=vars), progress)
+    _save_alone(target, "variables", _selected(found, predicate=predicate, vars=vars), progress)
 
 
 def save_checkpoint(
@@ -347,8 +350,7 @@ def _selected(
     return fetched(item for item in found.items if item.variable.name in chosen)
 
 
-def _save_alone(path: AnyPath, content: Content, items: list[Item], progress: ProgressOption) -> None:
-    target = resolve(path)
+def _save_alone(target: Location, content: Content, items: list[Item], progress: ProgressOption) -> None:
     variables = [item.variable for item in items]
     record = Record(content, variables, plan_files(variables), aliases=second_names(items))
     start = time.monotonic()

@@ -133,6 +133,15 @@ def test_paths_that_are_no_unicode_are_shown(run: str) -> None:
     assert called.out.startswith(r"runs/digits\udcff@2  ok")
 
 
+def test_error_on_a_terminal_is_folded_between_words(run: str) -> None:
+    status, shown = on_terminal("show", f"{run}@77", columns=40)
+
+    assert status == 2
+    assert all(len(line) <= 40 for line in shown.splitlines())
+    assert "the complete ones are" in shown.replace("\n", " ")
+    assert on_terminal("show", f"{run}@77", columns=200)[1].count("\n") == 1
+
+
 def test_a_pipe_has_no_colours_and_no_progress_bar(run: str) -> None:
     for arguments in (
         ["ls", run],

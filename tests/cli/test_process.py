@@ -172,6 +172,14 @@ def test_output_that_nobody_reads_is_141_and_no_traceback(run: str) -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_output_on_a_full_disk_is_said_and_no_bug(run: str) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "holdfast", "show", run]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment())
+
+    assert (done.returncode, done.stderr) == (3, "holdfast: cannot write the output: No space left on device\n")
+
+
 def test_json_is_one_line_in_a_pipe(run: str) -> None:
     out = call_process("verify", "--all", run, "--json").out
 

@@ -76,6 +76,10 @@ def test_run_folder_and_one_of_run(run: str) -> None:
     for call_ in (run_folder, one_of_run):
         with pytest.raises(holdfast.CheckpointNotFoundError, match="nowhere does not exist"):
             call_("nowhere@1", "command")
+        with pytest.raises(
+            holdfast.CheckpointNotFoundError, match="runs/digit does not exist; did you mean .*/runs/digits"
+        ):
+            call_("runs/digit@1", "command")
 
 
 def test_a_folder_that_a_replacing_save_left_under_its_other_name_is_found(run: str) -> None:
@@ -84,3 +88,37 @@ def test_a_folder_that_a_replacing_save_left_under_its_other_name_is_found(run: 
 
     for command in ("ls", "show", "verify"):
         assert call(command, "model").status == 0
+
+
+@pytest.mark.parametrize("path", ["", "s3://bucket/run", "~/run"])
+@pytest.mark.parametrize(
+    ("command", "rest"),
+    [
+        ("ls", []),
+        ("show", []),
+        ("verify", []),
+        ("verify", ["--all"]),
+        ("diff", ["runs/digits"]),
+        ("prune", ["--keep", "1"]),
+        ("pin", []),
+        ("export", ["out"]),
+        ("convert", ["out"]),
+    ],
+)
+def test_what_can_be_no_path_is_wrong_usage(command: str, rest: list[str], path: str, run: str) -> None:
+    called = call(command, path, *rest)
+
+    assert called.status == 2
+    assert called.err.startswith("holdfast: ")
+    assert "Traceback" not in called.err
+
+
+@pytest.mark.parametrize("command", ["export", "convert"])
+def test_destination_that_can_be_no_path_is_wrong_usage(command: str, run: str) -> None:
+    called = call(command, run, "s3://bucket/run")
+
+    assert (called.status, called.err) == (
+        2,
+        "holdfast: 's3://bucket/run' is a URL; a path is a file or folder of this machine, or one mounted into it\n",
+    )
+    assert os.listdir() == ["runs"]

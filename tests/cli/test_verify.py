@@ -102,6 +102,18 @@ def test_verify_of_a_damaged_trainer_file(run: str) -> None:
     assert "DAMAGED  trainer_0.json is damaged" in called.out
 
 
+def test_run_of_which_nothing_can_be_used_is_damage_and_not_nothing(run: str) -> None:
+    for serial in range(3):
+        (Path(run) / f"checkpoint_{serial}" / "trainer_0.json").unlink()
+
+    called = call("verify", run)
+
+    assert (called.status, called.err) == (1, "")
+    assert called.out.count("INCOMPLETE  it is not complete: trainer_0.json is missing") == 3
+    assert called.out.endswith("0 of 3 checkpoints in runs/digits are sound\n")
+    assert call("verify", run, "--json").json["ok"] is False
+
+
 def test_verify_of_a_params_folder(run: str) -> None:
     holdfast.save_params(state_at(0), "model")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -203,6 +204,48 @@ def test_previous_folder_is_ignored_once_the_name_exists(tmp_path: Path) -> None
 
     assert target["w"].tolist() == [7, 7]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("runs/bret", "runs/bret does not exist; did you mean {}/runs/bert?"),
+        ("run/bert", "run/bert does not exist; did you mean {}/runs/bert?"),
+        ("runs/bert@3", "runs/bert@3 does not exist; {}/runs/bert does, and serial=3 is said beside it"),
+        ("run/gpt", "run/gpt does not exist"),
+        ("runs/other", "runs/other does not exist"),
+    ],
+)
+def test_absent_path_is_compared_with_what_is_there(path: str, said: str, tmp_path: Path) -> None:
+    holdfast.save_checkpoint({"w": np.zeros(1)}, tmp_path / "runs" / "bert")
+
+    with pytest.raises(CheckpointNotFoundError, match=re.escape(said.format(tmp_path)) + "$"):
+        holdfast.open(tmp_path / path)
+
+
+def test_absent_run_is_said_before_its_serial(tmp_path: Path) -> None:
+    holdfast.save_checkpoint({"w": np.zeros(1)}, tmp_path / "bert")
+
+    with pytest.raises(CheckpointNotFoundError, match=r"bret does not exist; did you mean .*/bert\?$"):
+        holdfast.open(tmp_path / "bret", serial=0)
+
+
+def test_runs_below_a_folder_without_checkpoints_are_named(tmp_path: Path) -> None:
+    for name in ("bert", "gpt"):
+        holdfast.save_checkpoint({"w": np.zeros(1)}, tmp_path / name)
+    holdfast.save_params({"w": np.zeros(1)}, tmp_path / "model")
+    (tmp_path / "logs").mkdir()
+
+    with pytest.raises(CheckpointNotFoundError, match="nothing was saved there yet, but in its bert, gpt, model$"):
+        holdfast.open(tmp_path)
+
+
+def test_many_runs_below_a_folder_are_cut(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"run_{number:02}" / "checkpoint_0").mkdir(parents=True)
+
+    with pytest.raises(CheckpointNotFoundError, match="but in its run_00, .*run_09, …$"):
+        holdfast.open(tmp_path)
 
 
 def test_pinned_is_known(run: Path) -> None:

@@ -478,6 +478,34 @@ def test_empty_path_is_refused() -> None:
         resolve("")
 
 
+@pytest.mark.parametrize("path", ["s3://bucket/run", "gs://bucket/run", "file:///tmp/run", "HTTP://x/y"])
+def test_url_is_refused_and_not_taken_for_a_folder(path: str) -> None:
+    with pytest.raises(ValueError, match=f"'{path}' is a URL"):
+        resolve(path)
+
+
+@pytest.mark.parametrize("path", ["a:b", "a:/b", "./s3://b", "/tmp/s3://b", "://b", "1://b"])
+def test_path_with_a_colon_is_no_url(path: str) -> None:
+    assert resolve(path).path == os.path.realpath(path)
+
+
+@pytest.mark.parametrize("path", ["~", "~/model", Path("~/model")])
+def test_home_that_was_not_expanded_is_said(path: AnyPath) -> None:
+    with pytest.raises(ValueError, match=r"expanduser\(\) of it is what was meant, or '\./~"):
+        resolve(path)
+
+
+@pytest.mark.parametrize("path", ["./~/model", "a/~", "~model"])
+def test_tilde_elsewhere_is_a_name(path: str) -> None:
+    assert resolve(path).path == os.path.realpath(path)
+
+
+@pytest.mark.parametrize("path", [{"w": 1}, None, 3, b"runs/a", Path])
+def test_what_is_no_path_is_named(path: Any) -> None:
+    with pytest.raises(TypeError, match=f"a path must be a str or a Path, not {type(path).__name__}; the state comes"):
+        resolve(path)
+
+
 @pytest.mark.parametrize("path", ["a\0b", Path("a\0b")])
 def test_path_with_nul_is_named(path: AnyPath) -> None:
     with pytest.raises(ValueError, match=r"no path can hold NUL.*'a\\x00b'"):

@@ -50,7 +50,7 @@ def scan(state: Any, *, whole_is_model: bool = False, is_target: bool = False) -
         scanner.walk_root(state, Mark(kind, True))
         return scanner.finish()
     except RecursionError as error:
-        raise UnsupportedVariableError({"state": "it contains itself, or nests too deep"}) from error
+        raise _unsupported({"state": "it contains itself, or nests too deep"}, is_target) from error
 
 
 class Scanner:
@@ -343,7 +343,7 @@ class Scanner:
         while self._later:
             self._later.pop(0)()
         if self._problems:
-            raise UnsupportedVariableError(self._problems)
+            raise _unsupported(self._problems, self.is_target)
         if self.found.aliases:
             self._note_aliases()
         return self.found
@@ -355,6 +355,12 @@ class Scanner:
         for i, item in enumerate(self.found.items):
             if item.variable.name in names:
                 self.found.items[i] = item.also(tuple(names[item.variable.name]))
+
+
+def _unsupported(reasons: dict[str, str], is_target: bool) -> UnsupportedVariableError:
+    if is_target:
+        return UnsupportedVariableError(reasons, "nothing can be loaded into this state; it is unchanged")
+    return UnsupportedVariableError(reasons)
 
 
 def _is_fixed(container: Any) -> bool:

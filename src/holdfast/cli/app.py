@@ -314,7 +314,8 @@ def convert(
     """`holdfast convert`."""
     from holdfast.cli.convert import convert
     from holdfast.cli.convert_sources import Hints
+    from holdfast.cli.targets import path_of
 
     hints = Hints(program, names, persistable or (), bfloat16 or (), part)
     dialect: Dialect = "paddle" if paddle else "fluid"
-    _run(as_json, lambda out: convert(source, destination, to, serial, hints, dialect, out))
+    _run(as_json, lambda out: convert(source, path_of(destination), to, serial, hints, dialect, out))

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.cli.output import Output
+from holdfast.cli.output import Output, OutputError
 from holdfast.errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
@@ -69,15 +69,23 @@ def report(error: BaseException, out: Output) -> None:
         out.note(f"holdfast: {error}")
 
 
+def _silence() -> None:
+    """The interpreter flushes standard output once more at its end, and must find somebody who takes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def guarded(work: Callable[[Output], int], out: Output) -> int:
     """Run a command; returns the exit status. Expected errors end it with a message, all others with a traceback too."""
     try:
         status = work(out)
-        sys.stdout.flush()
+        out.flush()
     except BrokenPipeError:
-        # The interpreter flushes once more at its end, and must find somebody who takes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return UNREAD
+    except OutputError as error:
+        _silence()
+        out.note(f"holdfast: {error}")
+        return FAILED
     except KeyboardInterrupt:
         out.note("holdfast: interrupted")
         return INTERRUPTED

@@ -33,6 +33,10 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+class OutputError(Exception):
+    """The system does not take what a command says, such as a full disk behind `>`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of a table. A flexible one is folded on a terminal that is too narrow; nothing is ever cut off."""
@@ -72,9 +76,11 @@ class Output:
                 self._write(part, style)
 
     def note(self, text: str) -> None:
-        """A remark that is not the result: on standard error, also beside JSON."""
+        """A remark that is not the result: on standard error, also beside JSON; folded as a line is."""
+        width = Console(stderr=True).width if sys.stderr.isatty() else sys.maxsize
         for line in text.split("\n"):
-            print(escaped(line), file=sys.stderr)
+            for part in self._fold(escaped(line), width):
+                print(part, file=sys.stderr)
 
     @contextlib.contextmanager
     def progress(self, label: str) -> Iterator[Callback | None]:
@@ -91,7 +97,8 @@ class Output:
         """The result as JSON; ASCII only. Numbers that JSON lacks are written as docs/format.md, section 5, writes them."""
         if self.as_json:
             indent = None if self.width is None else 2
-            print(json.dumps(_writable(content), allow_nan=False, indent=indent))
+            with _told():
+                print(json.dumps(_writable(content), allow_nan=False, indent=indent))
 
     def table(self, columns: Sequence[Column], rows: Iterable[Row]) -> None:
         """A header and rows."""
@@ -131,11 +138,28 @@ class Output:
             return [cell]
         return [line.plain.rstrip() for line in Text(cell).wrap(self._console, width, overflow="fold")]
 
+    def flush(self) -> None:
+        """Hand everything to the system, which may refuse it only now."""
+        with _told():
+            sys.stdout.flush()
+
     def _write(self, text: str, style: str) -> None:
-        if self._styled:
-            self._console.print(Text(text, style), soft_wrap=True)
-        else:
-            print(text)
+        with _told():
+            if self._styled:
+                self._console.print(Text(text, style), soft_wrap=True)
+            else:
+                print(text)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Tell a refusal of standard output from any other; that nobody reads it any more is left as it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write the output: {error.strerror or error}") from error
 
 
 def _writable(content: Any) -> Any:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from holdfast.cli.exits import UsageError
+from holdfast.engine.catalog import meant
 from holdfast.errors import CheckpointNotFoundError
 from holdfast.format import layout
+from holdfast.storage import resolve
 
 _WITH_SERIAL = re.compile(r"(.+)@(0|[1-9][0-9]{0,17})", re.DOTALL)
 
@@ -35,8 +37,9 @@ def target(text: str) -> Target:
     A trailing `@` and digits are a serial, unless something of exactly this name exists.
 
     Raises:
-        UsageError: a serial within what is no run.
+        UsageError: it can be no path, or a serial within what is no run.
     """
+    path_of(text)
     match = _WITH_SERIAL.fullmatch(text)
     path, serial = (match[1], int(match[2])) if match and not os.path.lexists(text) else (text, None)
     kind = _kind(path)
@@ -51,6 +54,19 @@ def target(text: str) -> Target:
     if serial is not None and kind == "checkpoint":
         raise UsageError(f"{path} is a single checkpoint; only the checkpoints of a run have serials")
     return Target(path, serial, kind)
+
+
+def path_of(text: str) -> str:
+    """The text, if it can be a path.
+
+    Raises:
+        UsageError: it is empty, such as `"$RUN"` where nothing is set, or a URL.
+    """
+    try:
+        resolve(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return text
 
 
 def _kind(path: str) -> Literal["run", "checkpoint", "file", "nothing"]:
@@ -77,7 +93,7 @@ def run_folder(text: str, command: str) -> str:
     """
     found = target(text)
     if found.kind == "nothing":
-        raise CheckpointNotFoundError(f"{found.path} does not exist")
+        raise CheckpointNotFoundError(f"{found.path} does not exist{meant(resolve(found.path))}")
     if found.serial is not None or found.kind != "run":
         raise UsageError(
             f"{command} takes a run folder; {text} is {'a file' if found.kind == 'file' else 'one checkpoint'}"
@@ -94,7 +110,7 @@ def one_of_run(text: str, command: str) -> tuple[str, int]:
     """
     found = target(text)
     if found.kind == "nothing":
-        raise CheckpointNotFoundError(f"{found.path} does not exist")
+        raise CheckpointNotFoundError(f"{found.path} does not exist{meant(resolve(found.path))}")
     if found.serial is None:
         raise UsageError(
             f"which checkpoint? Say holdfast {command} {text}@SERIAL; 'holdfast ls' lists the serials of a run"

@@ -23,18 +23,22 @@ def verify(path: str, every: bool, out: Output) -> int:
     chosen = target(path)
     if chosen.kind == "file":
         raise UsageError(f"{path} is a file without digests; only what Holdfast saved can be verified")
-    checks: list[_Check | None]
     if every:
         run = resolve(run_folder(path, "verify --all"))
-        with storage_errors(f"cannot list {run}"):
-            serials = [serial for serial, _ in reversed(catalog.candidates(run))]
-        checks = [_check(run, serial, out) for serial in serials]
+        checks = _check_all(run, out)
         if not any(checks):
             raise CheckpointNotFoundError(f"no checkpoints in {run}")
         return _end(run, checks, out)
     location = resolve(chosen.path)
-    with storage_errors(f"cannot read {location}"):
-        folder, serial = catalog.locate(location, chosen.serial)
+    try:
+        with storage_errors(f"cannot read {location}"):
+            folder, serial = catalog.locate(location, chosen.serial)
+    except CheckpointNotFoundError:
+        # Checkpoints of which none can be used are damage; a script must not take them for a run that has saved nothing yet.
+        checks = _check_all(location, out) if chosen.kind == "run" and chosen.serial is None else []
+        if not any(checks):
+            raise
+        return _end(location, checks, out)
     if chosen.kind != "run" or serial is None:
         return _end(location, [_check(folder, None, out)], out)
     checks = [_check(location, serial, out)]
@@ -96,6 +100,13 @@ def _check(location: Location, serial: int | None, out: Output) -> _Check | None
     check = _Check(serial, str(folder), result)
     check.say(out)
     return check
+
+
+def _check_all(run: Location, out: Output) -> list[_Check | None]:
+    """The verdicts on all that is named like a checkpoint of a run, the oldest first."""
+    with storage_errors(f"cannot list {run}"):
+        serials = [serial for serial, _ in reversed(catalog.candidates(run))]
+    return [_check(run, serial, out) for serial in serials]
 
 
 def _end(location: Location, found: list[_Check | None], out: Output) -> int:

@@ -62,6 +62,10 @@ def foreign_files(target: Location) -> list[str]:
     if not entries:
         return []
     if layout.MANIFEST not in entries:
+        if catalog.candidates(target):
+            raise ForeignFolderError(
+                f"{target} is a run folder, whose checkpoints are never replaced. Choose another folder"
+            )
         raise ForeignFolderError(
             f"{target} is not empty and holds no save of Holdfast; it is never replaced. Choose another folder"
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from holdfast.engine.arguments import whole_number
@@ -19,6 +20,7 @@ MAX_JSON_BYTES = 1 << 30
 
 
 _RELISTINGS = 20  # a rotation would have to overtake a reader this often before it says that there is nothing
+_LOOKED_AT = 1000  # neighbours, for a message that says what may have been meant: 30 ms
 _NOT_A_FILE = {errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENXIO}
 
 
@@ -176,6 +178,8 @@ def locate(path: Location, serial: int | None = None) -> tuple[Location, int | N
         serial = whole_number("serial", serial)
         folder = path / layout.checkpoint_folder(serial)
         if store.stat(folder.path) is None:
+            if store.stat(path.path) is None:
+                raise CheckpointNotFoundError(f"{path} does not exist{meant(path)}")
             raise CheckpointNotFoundError(f"no checkpoint_{serial} in {path}: {_others(path)}")
         return folder, serial
     there = store.stat(path.path)
@@ -189,7 +193,7 @@ def locate(path: Location, serial: int | None = None) -> tuple[Location, int | N
     if there is None:
         if (previous := previous_of(path)) is not None:
             return previous, None
-        raise CheckpointNotFoundError(f"{path} does not exist")
+        raise CheckpointNotFoundError(f"{path} does not exist{meant(path)}")
     raise CheckpointNotFoundError(f"no complete checkpoint in {path}: {_others(path)}")
 
 
@@ -211,8 +215,7 @@ def previous_of(path: Location) -> Location | None:
 def _others(run: Location) -> str:
     serials = [found.serial for found in complete(run)]
     if serials:
-        shown = ", ".join(map(str, serials[:10])) + (", …" if len(serials) > 10 else "")
-        return f"the complete ones are {shown}"
+        return f"the complete ones are {_listed(serials)}"
     incomplete = [serial for serial, _ in candidates(run)]
     if incomplete:
         try:
@@ -221,4 +224,42 @@ def _others(run: Location) -> str:
             return f"checkpoint_{incomplete[0]} cannot be used: {error}"
     if any(entry.name.endswith(".safetensors") for entry in list_or_empty(run)):
         return "its safetensors files were not saved by Holdfast; name one of them to read it"
+    folders = sorted(entry.name for entry in list_or_empty(run) if entry.kind == "folder")[:_LOOKED_AT]
+    if below := [name for name in folders if _is_saved(run / name)]:
+        return f"nothing was saved there yet, but in its {_listed(below)}"
     return "nothing was saved there yet"
+
+
+def _listed(what: Sequence[object]) -> str:
+    return ", ".join(map(str, what[:10])) + (", …" if len(what) > 10 else "")
+
+
+def _is_saved(folder: Location) -> bool:
+    """Whether something was saved at a place, as far as one listing tells."""
+    try:
+        return bool(candidates(folder)) or is_checkpoint(folder)
+    except OSError:
+        return False
+
+
+def meant(path: Location) -> str:
+    """What a path at which nothing is may have been meant for; empty if nothing there is like it."""
+    store = path.store
+    name, _, serial = path.name.rpartition("@")
+    if name and serial.isdecimal() and _is_saved(path.parent / name):
+        return f"; {path.parent / name} does, and serial={serial} is said beside it"
+    absent, rest = path, list[str]()
+    while absent.path != "/" and store.stat(absent.parent.path) is None:
+        rest.insert(0, absent.name)
+        absent = absent.parent
+    try:
+        names = [entry.name for entry in list_or_empty(absent.parent) if not entry.name.startswith(".")][:_LOOKED_AT]
+    except OSError:
+        return ""
+    for like in difflib.get_close_matches(absent.name, names):
+        found = absent.parent / like
+        for part in rest:
+            found /= part
+        if _is_saved(found):
+            return f"; did you mean {found}?"
+    return ""

@@ -1,5 +1,12 @@
 """A Fluid-style front end: Programs that are built first, compiled with JAX, and run by an Executor on a Scope."""
 
+from importlib.util import find_spec as _find_spec
+
+from holdfast.errors import MissingExtraError as _MissingExtraError
+
+if _find_spec("jax") is None:
+    raise _MissingExtraError("holdfast.fluid needs JAX: pip install 'holdfast[fluid]'")
+
 from holdfast.fluid import (
     average,
     backward,

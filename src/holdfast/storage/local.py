@@ -8,6 +8,7 @@ import errno
 import fcntl
 import mmap
 import os
+import re
 import stat
 import sys
 import threading
@@ -26,6 +27,7 @@ _AT_FDCWD = -100
 _CANNOT = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL}
 _NO_LINKS = _CANNOT | {errno.EPERM, errno.EXDEV, errno.EMLINK}
+_URL = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 _MAX_BUFFERS = 1024  # IOV_MAX of Linux
 _HAS_CACHESTAT = sys.platform == "linux" and os.uname().machine in ("x86_64", "aarch64")
 _ENDS_BYTES = 64 << 10
@@ -392,13 +394,25 @@ class LocalStore:
         """The location of a path; links in it are followed now, and no longer later.
 
         Raises:
-            ValueError: the path is empty or holds NUL.
+            TypeError: it is no path.
+            ValueError: the path is empty, holds NUL, is a URL, or begins with an unexpanded `~`.
         """
-        text = os.fspath(path)
+        text: object = os.fspath(path) if isinstance(path, PathLike) else path
+        if not isinstance(text, str):
+            kind = type(path).__name__
+            raise TypeError(
+                f"a path must be a str or a Path, not {kind}; the state comes before the path, as in save_params(state, path)"
+            )
         if not text:
             raise ValueError("a path must not be empty; '.' is the working directory")
+        if _URL.match(
+            text
+        ):  # as a path it would become a folder `s3:` here, and nobody would find the checkpoint there
+            raise ValueError(f"{text!r} is a URL; a path is a file or folder of this machine, or one mounted into it")
         if "\0" in text:
             raise ValueError(f"no path can hold NUL, as this one does: {text!r}")
+        if text.partition("/")[0] == "~":  # a shell expands it, Python does not: it would become a folder `~` here
+            raise ValueError(f"{text!r}: os.path.expanduser() of it is what was meant, or './{text}'")
         return Location(self, os.path.realpath(text))
 
 
@@ -420,7 +434,8 @@ def resolve(path: AnyPath) -> Location:
     """The location that a caller means by a path.
 
     Raises:
-        ValueError: the path is empty or holds NUL.
+        TypeError: it is no path.
+        ValueError: the path is empty, holds NUL, is a URL, or begins with an unexpanded `~`.
     """
     return path if isinstance(path, Location) else LocalStore().at(path)
 
