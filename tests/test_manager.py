@@ -15,6 +15,7 @@ from holdfast import (
     CheckpointManager,
     CheckpointNotFoundError,
     CorruptCheckpointError,
+    ForeignFolderError,
     MismatchError,
     RestoreError,
     StorageError,
@@ -314,7 +315,7 @@ def test_restore_says_not_found_only_when_nothing_was_saved(tmp_path: Path, make
     if make == "file":
         (run / "checkpoint_9").write_text("x")
 
-    with pytest.raises(CheckpointNotFoundError, match="nothing was saved there yet"):
+    with pytest.raises(CheckpointNotFoundError, match="nothing was saved there yet|no save was ever completed there"):
         CheckpointManager(run).restore(state(0))
 
 
@@ -398,3 +399,70 @@ def test_older_one_that_does_not_fit_leaves_no_state_that_only_looks_untouched(t
 
     untouched = all(array.tolist() == [7, 7, 7] for array in target.values())
     assert untouched or caught.type is RestoreError
+
+
+def test_run_that_begins_anew_among_checkpoints_of_another_is_told_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    CheckpointManager(tmp_path).save({"w": np.zeros(2)}, 25)
+    caplog.clear()
+
+    manager = CheckpointManager(tmp_path)
+    manager.save({"w": np.zeros(2)}, 1)
+    manager.save({"w": np.zeros(2)}, 2)
+
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "step 1 is saved in" in warnings[0]
+    assert "which has step 25" in warnings[0]
+
+
+@pytest.mark.parametrize("first", [26, 6])
+def test_run_that_goes_on_is_not_told_that_it_begins_anew(
+    first: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {"w": np.zeros(2)}
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(state, 5)
+        manager.save(state, 25)
+
+    manager = CheckpointManager(tmp_path)
+    manager.restore(state, step=first - 1)
+    manager.save(state, first)
+
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_metrics_that_lack_what_best_compares_are_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = CheckpointManager(tmp_path, best=("loss", "min"))
+    manager.save({"w": np.zeros(2)}, 1)
+    manager.save({"w": np.zeros(2)}, 2, metrics={"los": 1.0})
+    manager.save({"w": np.zeros(2)}, 3, metrics={"los": 0.5})
+
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ["metrics has no 'loss', which best= compares, but 'los': this checkpoint does not compete"]
+
+
+def test_restore_says_what_is_there_instead(tmp_path: Path) -> None:
+    state = {"w": np.zeros(2)}
+    holdfast.save_params(state, tmp_path / "model")
+    (tmp_path / "file").touch()
+    CheckpointManager(tmp_path / "runs" / "bert").save(state, 1)
+
+    with pytest.raises(ForeignFolderError, match="model is a checkpoint itself"):
+        CheckpointManager(tmp_path / "model").restore(state)
+    with pytest.raises(ForeignFolderError, match="file is not a folder"):
+        CheckpointManager(tmp_path / "file").restore(state)
+    with pytest.raises(CheckpointNotFoundError, match="nothing was saved there yet, but in its bert"):
+        CheckpointManager(tmp_path / "runs").restore(state)
+    with pytest.raises(CheckpointNotFoundError, match="nothing was saved there yet; did you mean .*bert?"):
+        CheckpointManager(tmp_path / "runs" / "bret").restore(state)
+
+
+def test_manager_names_its_folder(tmp_path: Path) -> None:
+    assert repr(CheckpointManager(tmp_path)) == f"CheckpointManager({str(tmp_path)!r})"
+    with pytest.raises(ValueError, match="step must be a whole number") as caught:
+        CheckpointManager(tmp_path).save(3, {"w": np.zeros(10_000)})  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 300

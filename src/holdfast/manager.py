@@ -104,6 +104,11 @@ class CheckpointManager:
         self._preemption = Preemption()
         weakref.finalize(self, self._preemption.abandon).atexit = False  # nobody is left who could save
         self._damaged: set[int] = set()  # serials that turned out so: no file of theirs is linked
+        self._has_begun = False  # this process has saved or restored
+        self._knows_best = best is None  # metrics that lack it were complained of
+
+    def __repr__(self) -> str:
+        return f"CheckpointManager({self.checkpoint_dir!r})"
 
     @property
     def checkpoint_dir(self) -> str:
@@ -177,12 +182,35 @@ class CheckpointManager:
             log.warning("step %d is not saved: %s", step, reason)
             return SaveHandle(step, None, f"{reason}; force=True waits for it")
         self.wait_until_finished()
+        self._warn(step, metrics)
         was_pending, self._preemption.is_pending = self._preemption.is_pending, False
         try:
             return self._save(self._checkpoint(state, step, metrics, trainer_args), step, wait, snapshot, progress)
         except BaseException:
             self._preemption.is_pending |= was_pending
             raise
+
+    def _warn(self, step: int, metrics: Mapping[str, float] | None) -> None:
+        """Say, once, what is hardly meant: a run that begins anew among the checkpoints of another, a metric that `best` lacks."""
+        if not self._has_begun:
+            with storage_errors(f"cannot list {self._run}"):
+                newest = next(catalog.complete(self._run, []), None)
+            if newest is not None and newest.manifest.step is not None and newest.manifest.step >= step:
+                log.warning(
+                    "step %d is saved in %s, which has step %d, and nothing was restored: new checkpoints will push out those of "
+                    "the earlier run. restore() goes on from there; another folder keeps both",
+                    step,
+                    self._run,
+                    newest.manifest.step,
+                )
+        self._has_begun = True
+        if not self._knows_best and metrics and self._rules.best is not None and self._rules.best[0] not in metrics:
+            self._knows_best = True
+            log.warning(
+                "metrics has no %r, which best= compares, but %s: this checkpoint does not compete",
+                self._rules.best[0],
+                ", ".join(map(repr, metrics)),
+            )
 
     def _checkpoint(
         self, state: Any, step: int | None, metrics: Mapping[str, float] | None = None, trainer_args: Any = None
@@ -344,6 +372,7 @@ class CheckpointManager:
             RestoreError: there are checkpoints, and none of them can be used, or the newest is damaged and an older one does not
                 fit. Do not begin at step 0.
             MismatchError, CastError: it does not fit the state, which is untouched.
+            ForeignFolderError: the path can be no run folder: it is a file, or a checkpoint itself.
         """
         if step is not None and serial is not None:
             raise ValueError("give step= or serial=, not both")
@@ -356,7 +385,7 @@ class CheckpointManager:
         while candidates:
             candidate = candidates.pop(0)
             try:
-                return load_checkpoint(
+                report = load_checkpoint(
                     state, self._run, serial=candidate, strict=strict, rename=rename, skip=skip, cast=cast, verify=verify,
                     progress=progress,
                 )  # fmt: skip
@@ -379,6 +408,9 @@ class CheckpointManager:
                     raise  # the state is untouched
                 failures.append((candidate, error))
                 break
+            else:
+                self._has_begun = True
+                return report
         listed = "\n".join(f"  checkpoint_{number}: {error}" for number, error in failures)
         raise RestoreError(
             f"none of the {len(failures)} checkpoints in {self._run} can be restored, and the state may be overwritten in "
@@ -408,7 +440,8 @@ class CheckpointManager:
                 if any(started.values()):
                     return [number for number, is_started in started.items() if is_started]
                 if None not in started.values():
-                    raise CheckpointNotFoundError(f"no checkpoint in {self._run}: nothing was saved there yet")
+                    catalog.check_run_folder(self._run)
+                    raise CheckpointNotFoundError(f"no checkpoint in {self._run}: {catalog.others(self._run)}")
             raise StorageError(f"the checkpoints in {self._run} are rotated out faster than they can be opened")
 
     def _is_started(self, serial: int) -> bool | None:

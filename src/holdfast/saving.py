@@ -21,7 +21,7 @@ from holdfast.engine.progress import ProgressOption, metered
 from holdfast.engine.record import Record
 from holdfast.engine.snapshot import Held, Image, Pool
 from holdfast.engine.writer import Pipeline, write_files
-from holdfast.errors import ForeignFolderError, StorageError, UnsupportedVariableError
+from holdfast.errors import StorageError, UnsupportedVariableError
 from holdfast.format import layout, values
 from holdfast.format.manifest import Content
 from holdfast.storage import AnyPath, Location, resolve
@@ -286,12 +286,7 @@ class CheckpointSave:
     def _begin_run(self) -> catalog.Found | None:
         """Make the run folder, and clear it of what the dead left; returns the newest checkpoint that can be trusted."""
         run = self._run
-        if layout.serial_of(run.name) is not None:
-            raise ForeignFolderError(f"{run} has the name of a checkpoint; name the run folder otherwise")
-        if catalog.is_checkpoint(run):
-            raise ForeignFolderError(
-                f"{run} is a checkpoint itself; save into the folder that it is in, or into another"
-            )
+        catalog.check_run_folder(run)
         commit.make_folders(run)
         try:
             newest = next((found for found in catalog.complete(run) if found.serial not in self._distrusted), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import reprlib
 
 
 def whole_number(name: str, value: object) -> int:
@@ -16,5 +17,5 @@ def whole_number(name: str, value: object) -> int:
     except TypeError:
         number = -1
     if not 0 <= number < 2**63:
-        raise ValueError(f"{name} must be a whole number from 0 to 2**63 - 1, not {value!r}")
+        raise ValueError(f"{name} must be a whole number from 0 to 2**63 - 1, not {reprlib.repr(value)}")
     return number

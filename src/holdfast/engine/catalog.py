@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from holdfast.engine.arguments import whole_number
 from holdfast.engine.commit import list_or_empty
 from holdfast.engine.pause import collection_paused
-from holdfast.errors import CheckpointNotFoundError, FormatError, HoldfastError, StorageError
+from holdfast.errors import CheckpointNotFoundError, ForeignFolderError, FormatError, HoldfastError, StorageError
 from holdfast.format import layout
 from holdfast.format.manifest import HEAD_BYTES, MANIFEST_PREFIX, M, Manifest, Outline, from_bytes, outline_from_bytes
 from holdfast.storage import Location
@@ -180,7 +180,7 @@ def locate(path: Location, serial: int | None = None) -> tuple[Location, int | N
         if store.stat(folder.path) is None:
             if store.stat(path.path) is None:
                 raise CheckpointNotFoundError(f"{path} does not exist{meant(path)}")
-            raise CheckpointNotFoundError(f"no checkpoint_{serial} in {path}: {_others(path)}")
+            raise CheckpointNotFoundError(f"no checkpoint_{serial} in {path}: {others(path)}")
         return folder, serial
     there = store.stat(path.path)
     if there is not None and there.kind != "folder":
@@ -194,7 +194,7 @@ def locate(path: Location, serial: int | None = None) -> tuple[Location, int | N
         if (previous := previous_of(path)) is not None:
             return previous, None
         raise CheckpointNotFoundError(f"{path} does not exist{meant(path)}")
-    raise CheckpointNotFoundError(f"no complete checkpoint in {path}: {_others(path)}")
+    raise CheckpointNotFoundError(f"no complete checkpoint in {path}: {others(path)}")
 
 
 def previous_of(path: Location) -> Location | None:
@@ -212,7 +212,25 @@ def previous_of(path: Location) -> Location | None:
     return None
 
 
-def _others(run: Location) -> str:
+def check_run_folder(run: Location) -> None:
+    """Refuse a path that can be no run folder.
+
+    Raises:
+        ForeignFolderError: it has the name of a checkpoint, is one itself, or is a file.
+    """
+    if layout.serial_of(run.name) is not None:
+        raise ForeignFolderError(f"{run} has the name of a checkpoint; name the run folder otherwise")
+    there = run.store.stat(run.path)
+    if there is not None and there.kind != "folder":
+        raise ForeignFolderError(f"{run} is not a folder; choose another path")
+    if is_checkpoint(run):
+        raise ForeignFolderError(f"{run} is a checkpoint itself; save into the folder that it is in, or into another")
+
+
+def others(run: Location) -> str:
+    """What there is in a run folder instead of the checkpoint that was asked for."""
+    if run.store.stat(run.path) is None:
+        return f"nothing was saved there yet{meant(run)}"
     serials = [found.serial for found in complete(run)]
     if serials:
         return f"the complete ones are {_listed(serials)}"
