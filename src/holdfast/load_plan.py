@@ -27,6 +27,7 @@ from holdfast.engine.report import LoadedVariable
 from holdfast.engine.sharing import Target, same_bytes, same_values, sharing_problems
 from holdfast.errors import CheckpointNotFoundError, FormatError, MismatchError, Problem
 from holdfast.format.manifest import Entry
+from holdfast.format.values import encode
 from holdfast.reading import Checkpoint, is_bare, wanted_chunks
 from holdfast.variables import Variable
 
@@ -286,8 +287,7 @@ class _Planner:
         if before is entry or same_bytes(before, entry):
             return None
         return (
-            f"{name!r} stands in the same dict or list as {other!r}, but the checkpoint has two values; "
-            "copy one of them first"
+            f"{name!r} stands in the same place as {other!r}, but the checkpoint has two values; copy one of them first"
         )
 
     def plan_late_variables(self) -> None:
@@ -324,7 +324,14 @@ class _Planner:
                 problems += sharing_problems(targets, self._read)
         if not problems:
             return
-        hints = match.hints(self.plan.names, list(self.by_name), [item.variable.name for item in self.items])
+        names, values = self.plan.names, self.plan.values
+        sources, wanted = list(self.by_name), [item.variable.name for item in self.items]
+        hints = match.hints(names, sources, wanted) or match.part_hints(
+            names.missing + values.missing,
+            names.unexpected + values.unexpected,
+            [self.renamed(name) for name in (*sources, *values.pairs.values())],
+            [*wanted, *values.pairs],
+        )
         others = {e.name for e in self.checkpoint.manifest.variables if e.kind != "parameter"} - set(self.by_name)
         if others & set(self.plan.names.missing):
             hints.append(
@@ -379,4 +386,4 @@ def _is_whole(entry: Entry) -> bool:
 
 
 def _same(a: Any, b: Any) -> bool:
-    return repr(a) == repr(b)  # NaN is NaN here, and True is not 1
+    return repr(encode(a)) == repr(encode(b))  # NaN is NaN here, True is not 1, and no long array is cut short

@@ -101,10 +101,18 @@ def test_near_misses_are_suggested_with_the_remedy() -> None:
     assert "'encoder.weight' is in the checkpoint, and the target has no place for it" in unexpected.message
 
 
-def test_names_that_are_far_apart_are_not_suggested() -> None:
+@pytest.mark.parametrize(
+    ("held", "wanted"),
+    [
+        ("abc", "xyz.uvw"),
+        ("opt.0.nu.dense.kernel", "opt.0.trace.dense.kernel"),
+        ("optimizer.dense_1.kernel", "dense_2.kernel"),
+    ],
+)
+def test_names_that_are_far_apart_are_not_suggested(held: str, wanted: str) -> None:
     rules = Rules()
 
-    assert "did you mean" not in name_problems(match_names(["abc"], ["xyz.uvw"], rules), rules)[0].message
+    assert "did you mean" not in name_problems(match_names([held], [wanted], rules), rules)[0].message
 
 
 @pytest.mark.parametrize("options", [{"strict": "yes"}, {"strict": True}, {"cast": "safe"}, {"cast": None}])
@@ -282,11 +290,38 @@ def test_losses_are_found_for_each_variable_once() -> None:
         (["a", "b"], ["module.a", "module.b"], "rename=lambda name: 'module.' + name"),
         (["x"], ["y"], None),
         (["model.a", "other"], ["a"], None),
-        ([], ["a"], None),
     ],
 )
 def test_hints_tell_what_would_mend_many_names_at_once(held: list[str], wanted: list[str], words: str | None) -> None:
     found = match.hints(pairs(held, wanted), held, wanted)
+
+    assert len(found) == (0 if words is None else 1)
+    if words is not None:
+        assert words in found[0]
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "words"),
+    [
+        (
+            ["model.a", "opt", "opt.m.a"],
+            ["model.a"],
+            "Of 'opt' the target has nothing: put it into the state, or skip=['opt', 'opt.*']",
+        ),
+        (
+            ["model.a"],
+            ["model.a", "ema.a", "n"],
+            "Of 'ema', 'n' the checkpoint has nothing: skip=['n', 'ema.*'] leaves it",
+        ),
+        (["model.a", "model.b"], ["model.a"], None),
+        (["model.a", "opt.m"], ["model.a", "model.b"], None),
+        (["a"], ["a"], None),
+    ],
+)
+def test_hints_tell_of_whole_parts_that_one_side_lacks(held: list[str], wanted: list[str], words: str | None) -> None:
+    names = pairs(held, wanted)
+
+    found = match.part_hints(names.missing, names.unexpected, held, wanted)
 
     assert len(found) == (0 if words is None else 1)
     if words is not None:

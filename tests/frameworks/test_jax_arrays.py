@@ -70,7 +70,7 @@ def test_bare_array_or_tuple_is_in_the_report() -> None:
 def test_one_dict_at_two_places_takes_one_value() -> None:
     shared = {"w": jnp.zeros(2)}
 
-    with pytest.raises(MismatchError, match=r"'target\.w' stands in the same dict or list as 'params\.w'"):
+    with pytest.raises(MismatchError, match=r"'target\.w' stands in the same place as 'params\.w'"):
         through({"params": {"w": jnp.ones(2)}, "target": {"w": jnp.full(2, 5.0)}}, {"params": shared, "target": shared})
 
     assert shared["w"].tolist() == [0, 0]

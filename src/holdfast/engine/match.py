@@ -173,7 +173,7 @@ def name_problems(match: Match, rules: Rules) -> list[Problem]:
     problems = []
     if rules.strict != "superset":
         for i, name in enumerate(match.missing):
-            near = difflib.get_close_matches(name, match.unexpected[:_CANDIDATES], 1, 0.6) if i < _NEAR_MISSES else []
+            near = _near(name, match.unexpected[:_CANDIDATES]) if i < _NEAR_MISSES else []
             hint = f"; did you mean the checkpoint's {near[0]!r}? Then rename={{{near[0]!r}: {name!r}}}" if near else ""
             problems.append(Problem("missing", name, f"{name!r} is not in the checkpoint{hint}"))
     if rules.strict != "subset":
@@ -182,6 +182,24 @@ def name_problems(match: Match, rules: Rules) -> list[Problem]:
                 Problem("unexpected", name, f"{name!r} is in the checkpoint, and the target has no place for it")
             )
     return problems
+
+
+def _near(name: str, candidates: Sequence[str]) -> list[str]:
+    """The candidate that may have been meant, if there is one.
+
+    Each part of it must be like its counterpart: a moment `opt.0.mu.bias` is no `opt.0.trace.bias` and no parameter, and to load
+    one for the other would be a wrong value.
+    """
+    parts = name.split(".")
+    for candidate in difflib.get_close_matches(name, candidates, 3, 0.6):
+        others = candidate.split(".")
+        if all(map(_is_like, parts, others)) if len(others) == len(parts) else _is_like(name, candidate, 0.85):
+            return [candidate]
+    return []
+
+
+def _is_like(a: str, b: str, ratio: float = 0.6) -> bool:
+    return a == b or difflib.SequenceMatcher(None, a, b).ratio() >= ratio
 
 
 def pair_problems(source: Entry, target: Variable, rules: Rules) -> Problem | None:
@@ -246,6 +264,46 @@ def hints(match: Match, sources: Sequence[str], targets: Sequence[str]) -> list[
                 f"All these names of the target begin with {prefix!r}: rename=lambda name: {prefix!r} + name may be what you want."
             ]
     return []
+
+
+def part_hints(
+    missing: Sequence[str], unexpected: Sequence[str], sources: Sequence[str], targets: Sequence[str]
+) -> list[str]:
+    """What would mend that one side has whole parts that the other has not, such as an optimizer with all that is in it.
+
+    Args:
+        missing: names that only the target has, of variables and of values.
+        unexpected: names that only the checkpoint has.
+        sources: all names of the checkpoint.
+        targets: all names of the target.
+    """
+    if missing and unexpected:
+        return []
+    if unexpected and (parts := _parts(unexpected, targets)):
+        remedy = f"put it into the state, or skip={_skipped(parts, unexpected)}"
+        return [
+            f'Of {_listed(parts)} the target has nothing: {remedy}; strict="subset" leaves out whatever the target has not.'
+        ]
+    if missing and (parts := _parts(missing, sources)):
+        remedy = f'skip={_skipped(parts, missing)} leaves it as it is; strict="superset" does so with whatever'
+        return [f"Of {_listed(parts)} the checkpoint has nothing: {remedy} the checkpoint has not."]
+    return []
+
+
+def _parts(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The first parts of names, if the others have none of them; else none."""
+    parts = list(dict.fromkeys(name.partition(".")[0] for name in names))
+    return [] if {name.partition(".")[0] for name in others} & {*parts} else parts[:_NEAR_MISSES]
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return ", ".join(map(repr, parts))
+
+
+def _skipped(parts: Sequence[str], names: Sequence[str]) -> list[str]:
+    """`skip=` for these parts, and for no other name that begins like one of them."""
+    entries = [part for part in parts if part in names]
+    return entries + [f"{part}.*" for part in parts if any(name.startswith(f"{part}.") for name in names)]
 
 
 def _prefixes(name: str) -> list[str]:
