@@ -328,6 +328,17 @@ def test_weak_type_of_any_shape_stays() -> None:
     assert (target["w"] * jnp.ones(3, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
+def test_weak_type_of_eight_bytes_stays_where_only_the_target_has_them() -> None:
+    with jax.enable_x64(True):
+        saved = {"one": jnp.asarray(1 / 3), "many": jax.lax.broadcast(jnp.asarray(1 / 3), (2,))}
+        target = {"one": jnp.asarray(0.0), "many": jax.lax.broadcast(jnp.asarray(0.0), (2,))}
+
+    through(saved, target)
+
+    assert [(array.dtype, array.weak_type) for array in target.values()] == [(jnp.dtype("float64"), True)] * 2
+    assert (np.asarray(target["one"]), np.asarray(target["many"]).tolist()) == (1 / 3, [1 / 3] * 2)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "int64", "uint64"])
 def test_wide_target_gets_wide_values_outside_of_its_context(dtype: str) -> None:
     value = np.array([1, 2**40 + 1]).astype(dtype)

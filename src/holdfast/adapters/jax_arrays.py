@@ -79,7 +79,7 @@ def alike(array: np.ndarray, node: Any) -> jax.Array:
     """A new JAX array with the dtype, the placement and the weak type of another."""
     if array.dtype.itemsize == 8 and array.dtype.kind in "iuf" and not jax.config.read("jax_enable_x64"):
         with jax.enable_x64(True):  # a target that was made so; else half of every number would be lost
-            return placed(array, node)
+            return alike(array, node)
     if not getattr(node, "weak_type", False) or array.dtype.kind not in "bifc":
         return placed(array, node)
     # Of a Python number: weakly typed, so that it does not widen what it meets.
