@@ -103,6 +103,17 @@ def test_names_that_are_no_parameters_are_said_by_patterns() -> None:
     assert {v["name"]: v["kind"] for v in found["variables"]}["count"] == "persistable"
 
 
+def test_a_single_array_becomes_a_folder_of_one_variable() -> None:
+    np.save("bias.npy", narrow()["bf16"])
+
+    assert "--bfloat16 NAME" in call("convert", "bias.npy", "made").err
+    assert not os.path.exists("made")
+    called = call("convert", "bias.npy", "made", "--bfloat16", "bias", "--json")
+    assert (called.json["source_kind"], called.json["kind"], called.json["left_out"]) == ("npy", "holdfast", [])
+    assert list(held("made")) == ["bias"]
+    assert same(held("made")["bias"], narrow()["bf16"])
+
+
 def test_bfloat16_of_npz_is_named_by_the_caller() -> None:
     assert "--bfloat16" in call("convert", HERE / "packed.npz", "made").err
     assert call("convert", HERE / "packed.npz", "made", "--bfloat16", "absent").status == 2

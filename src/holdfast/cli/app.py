@@ -303,7 +303,7 @@ def convert(
         typer.Option(
             "--bfloat16",
             metavar="NAME",
-            help="An array of .pdparams or .npz that is bfloat16, stored as bare bits; '*': all.",
+            help="An array of .pdparams, .npz or .npy that is bfloat16, stored as bare bits; '*': all.",
         ),
     ] = None,
     paddle: Annotated[

@@ -50,7 +50,7 @@ class Hints:
         program: file with the program whose variables a combined file holds.
         names: file with their names, one a line; or with those of the parameters of PyTorch's optimizers.
         persistable: patterns of names that are no parameters.
-        bfloat16: names of arrays that a pickle or an npz file holds as bare 16 bits and that are bfloat16; `*` for all.
+        bfloat16: names of arrays that a pickle or a file of NumPy holds as bare 16 bits and that are bfloat16; `*` for all.
         part: the key below which everything is taken, with names as if it were all; None for the whole.
     """
 
@@ -202,8 +202,8 @@ def _other(kind: Kind, chosen: Target, hints: Hints) -> Content:
             return _held(kind, path, huggingface.read_file(path))
         case "huggingface":
             return _held(kind, path, (huggingface.read_folder if os.path.isdir(path) else huggingface.read_index)(path))
-        case "npz":
-            return _held(kind, path, _npz(path, hints))
+        case "npz" | "npy":
+            return _held(kind, path, _of_numpy(kind, path, hints))
         case "orbax":
             return _held(kind, path, orbax.read(path))
         case "orbax-steps":
@@ -231,9 +231,10 @@ def _held(kind: Kind, path: str, held: Held) -> Content:
     )
 
 
-def _npz(path: str, hints: Hints) -> Held:
+def _of_numpy(kind: Kind, path: str, hints: Hints) -> Held:
+    read = npz.read if kind == "npz" else npz.read_npy
     try:
-        return npz.read(path, bfloat16="all" if "*" in hints.bfloat16 else hints.bfloat16)
+        return read(path, bfloat16="all" if "*" in hints.bfloat16 else hints.bfloat16)
     except FormatError:
         raise
     except ValueError as error:  # it has no such names
