@@ -152,7 +152,8 @@ HEADER = "{'descr': '<f8', 'fortran_order': False, 'shape': %s}"
 
 
 @pytest.mark.parametrize(
-    "header", [HEADER % "(1, 2", HEADER % "(True,)", HEADER % "(-1, -1)", "-" * 9000 + "1", "(" * 9000, "'\n", "{'descr': 3}"]
+    "header",
+    [HEADER % "(1, 2", HEADER % "(True,)", HEADER % "(-1, -1)", "-" * 9000 + "1", "(" * 9000, "'\n", "{'descr': 3}"],
 )
 def test_headers_that_numpy_does_not_write_are_refused(header: str, tmp_path: Path) -> None:
     data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(8)
