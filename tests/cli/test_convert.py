@@ -192,6 +192,14 @@ def test_values_of_pickles_are_those_of_a_checkpoint_and_tables_of_names_are_non
     assert "both hold seed; convert them one by one" in call("convert", "m", "other").err
 
 
+def test_one_of_a_pair_of_pickles_is_enough() -> None:
+    holdfast.save_checkpoint({"moment": np.ones(2, np.float32), "epoch": 3}, "run")
+    assert call("convert", "run", "m", "--to", "pdparams").status == 0
+
+    assert sorted(os.listdir()) == ["m.pdopt", "run"]
+    assert call("convert", "m", "again", "--json").json["values"] == ["epoch"]
+
+
 def test_values_that_paddle_s_pickles_cannot_hold_are_left_out_and_said() -> None:
     values = {"best": np.float64(0.5), "keys": {(1, 2): 3}, "big": 1 << 4000, "rng": np.random.default_rng(0)}
     holdfast.save_checkpoint({"w": holdfast.parameters(np.ones(2, np.float32)), "epoch": 3, **values}, "run")

@@ -40,6 +40,7 @@ from holdfast.interop.optimizers import Optimizer
 from holdfast.interop.plain import references, renamed
 from holdfast.interop.recognise import Kind, combined_files, recognise
 
+_PAIR = (".pdparams", ".pdopt")
 TABLES = "__lookup_table__/"
 """How the names of lookup-table shards begin, among the other variables."""
 
@@ -124,7 +125,7 @@ def read(text: str, serial: int | None, hints: Hints, progress: Callback | None 
     kind: Kind | None = None
     if chosen.kind != "nothing":
         kind = recognise(chosen.path)
-    elif os.path.isfile(chosen.path + ".pdparams"):  # Paddle's own way to name the pair of files
+    elif any(os.path.isfile(chosen.path + ending) for ending in _PAIR):  # Paddle's own way to name the pair of files
         kind = "pdparams"
     else:
         raise CheckpointNotFoundError(f"{chosen.path} does not exist")
@@ -256,7 +257,7 @@ def _named(kind: Kind, path: str, variables: dict[str, Value]) -> Content:
 
 def _pickled(path: str, hints: Hints) -> Content:
     """One pickle, or Paddle's pair of them by what their names begin with."""
-    files = [path] if os.path.isfile(path) else [path + ending for ending in (".pdparams", ".pdopt")]
+    files = [path] if os.path.isfile(path) else [path + ending for ending in _PAIR]
     variables: dict[str, Value] = {}
     values: dict[str, Any] = {}
     others: set[str] = set()
