@@ -20,7 +20,7 @@ from holdfast.adapters import frameworks
 from holdfast.adapters.numpy import array_problem, plain_array
 from holdfast.adapters.objects import add_object, has_state, references, tags
 from holdfast.adapters.random import is_random, random_problem, random_value, set_random
-from holdfast.adapters.state import Arrays, Changed, Item, Leaf, Mark, Marked, Part, Rebuilt, Scan, Value, join
+from holdfast.adapters.state import Arrays, Changed, Item, Leaf, Mark, Marked, Part, Rebuilt, Scan, Value, join, place
 from holdfast.engine.pause import collection_paused
 from holdfast.errors import UnsupportedVariableError
 from holdfast.format.manifest import name_problem
@@ -244,6 +244,9 @@ class Scanner:
         """A plain value, which stands at `container[key]`."""
         if mark.kind == "temporary":
             return
+        if not name:  # a key of the whole state; an adapter asked about an array without a name has not said a word
+            self._take_name(name)
+            return
         try:
             encode(value)
         except UnsupportedValueError as error:
@@ -265,7 +268,8 @@ class Scanner:
             else:
                 container[key] = new
 
-        identity = id(value) if isinstance(value, dict | list) and not _is_fixed(container) else None
+        is_refilled = isinstance(value, dict | list) and not _is_fixed(container)
+        identity = id(value) if is_refilled else place(container, key)
         self.add(Value(name, value, put, _plain_problem, identity=identity))
 
     def add(self, value: Value) -> None:
