@@ -20,6 +20,7 @@ from holdfast import (
     CorruptCheckpointError,
     FormatError,
     MismatchError,
+    UnsupportedVariableError,
     dtypes,
     parameters,
     temporary,
@@ -520,6 +521,13 @@ def test_read_only_target_is_refused(layout: str, run: Path) -> None:
 
     assert caught.value.named("unwritable") == ["optimizer.m.0"]
     assert contents(target) == before
+
+
+def test_target_that_no_checkpoint_can_hold_is_refused_in_words_of_a_load(run: Path) -> None:
+    with pytest.raises(
+        UnsupportedVariableError, match="^nothing can be loaded into this state; it was not changed:\n  'x': "
+    ):
+        holdfast.load_checkpoint({"x": object()}, run)
 
 
 def test_target_with_overlap_of_its_own_is_refused(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def scan(state: Any, *, whole_is_model: bool = False, is_target: bool = False) -
         scanner.walk_root(state, Mark(kind, True))
         return scanner.finish()
     except RecursionError as error:
-        raise UnsupportedVariableError({"state": "it contains itself, or nests too deep"}) from error
+        raise scanner.refusal({"state": "it contains itself, or nests too deep"}) from error
 
 
 class Scanner:
@@ -347,10 +347,16 @@ class Scanner:
         while self._later:
             self._later.pop(0)()
         if self._problems:
-            raise UnsupportedVariableError(self._problems)
+            raise self.refusal(self._problems)
         if self.found.aliases:
             self._note_aliases()
         return self.found
+
+    def refusal(self, problems: dict[str, str]) -> UnsupportedVariableError:
+        """The error for a state with leaves that no checkpoint can hold, or be loaded into."""
+        if self.is_target:
+            return UnsupportedVariableError(problems, "nothing can be loaded into this state; it was not changed")
+        return UnsupportedVariableError(problems)
 
     def _note_aliases(self) -> None:
         names: dict[str, list[str]] = {}
