@@ -351,6 +351,21 @@ def test_a_run_goes_on_that_was_a_pt_file_in_between() -> None:
         assert torch.equal(mine, theirs)
 
 
+def test_a_pt_file_of_a_pt_file_has_its_values_names_and_ties() -> None:
+    run = Run().train(2)
+    torch.save(run.file(), "old.pt")
+    Path("names").write_text("\n".join(run.names))
+
+    called = call("convert", "old.pt", "new.pt", "--to", "pt", "--names", "names", "--json")
+
+    assert (called.status, called.json["left_out"], called.json["notes"]) == (0, [], [])
+    found = torch.load("new.pt", weights_only=True)
+    assert (found["epoch"], found["schedule"]) == (run.file()["epoch"], run.file()["schedule"])
+    assert found["model.out.weight"].data_ptr() == found["model.emb.weight"].data_ptr()
+    slots = found["optimizer"]["state"]["model.one.weight"]
+    assert torch.equal(slots["exp_avg"], run.optimizer.state[run.net.one.weight]["exp_avg"])
+
+
 def test_what_is_inside_of_a_part_goes_with_it_and_what_refers_outside_is_said() -> None:
     run = Run().train(1)
     holdfast.save_checkpoint({"a": {"model": run.net, "optimizer": run.optimizer}, "b": 1}, "run")

@@ -42,7 +42,7 @@ def convert(
         raise UsageError(
             f"{source} is Holdfast's already; copy its folder, or say --to with one of {', '.join(TARGETS[1:])}"
         )
-    if content.kind in ("torch", "dcp") and chosen == "holdfast":
+    if content.kind in ("torch", "dcp") and chosen in ("holdfast", "pt"):
         content = convert_training.with_names(content, hints.listed())
     elif hints.names is not None and content.kind not in ("fluid-combined", "fluid-model"):
         raise UsageError(f"--names has no meaning for {source} ({content.kind}) and --to {chosen}")
