@@ -299,6 +299,17 @@ def test_key_that_was_donated_is_refused_and_makes_a_good_target() -> None:
     assert jax.random.key_data(target["key"]).tolist() == [0, 5]
 
 
+def test_arrays_and_keys_that_were_deleted_are_named_at_once() -> None:
+    state = {"w": jnp.zeros(2), "key": jax.random.key(1)}
+    for array in state.values():
+        array.delete()
+
+    with pytest.raises(UnsupportedVariableError) as caught:
+        holdfast.save_checkpoint(state, MemoryStore().at("run"))
+
+    assert set(caught.value.reasons) == {"w", "key"}
+
+
 def test_raw_and_typed_keys_are_told_apart_in_one_sentence() -> None:
     raw, typed = {"key": jax.random.PRNGKey(1)}, {"key": jax.random.key(1)}
 

@@ -343,13 +343,17 @@ class Scan:
     aliases: dict[str, str] = field(default_factory=dict)
     rebuilt: list[Finished] = field(default_factory=list)
 
+    def absent(self) -> dict[str, str]:
+        """Why values are not there at present, by name."""
+        return {value.name: value.absent for value in self.values if value.absent is not None}
+
     def encoded(self) -> dict[str, Any]:
         """The values by name, as plain JSON objects; a second name of an array refers to it.
 
         Raises:
             UnsupportedVariableError: some have no value at present; all of them are named.
         """
-        if absent := {value.name: value.absent for value in self.values if value.absent is not None}:
+        if absent := self.absent():
             raise UnsupportedVariableError(absent)
         tied = {name: encode(Tagged("$variable", first)) for name, first in self.aliases.items()}
         return {value.name: encode(value.value) for value in self.values} | tied
