@@ -20,6 +20,7 @@ from holdfast import (
     CorruptCheckpointError,
     FormatError,
     MismatchError,
+    UnsupportedVariableError,
     dtypes,
     parameters,
     temporary,
@@ -440,6 +441,28 @@ def test_tied_targets_take_tied_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: {"w": np.zeros(1), "n": value},
+        lambda value: [np.zeros(1), value],
+        lambda value: {"t": (np.zeros(1), {"n": value})},
+    ],
+    ids=["dict", "list", "tuple"],
+)
+def test_one_dict_at_two_places_takes_one_value_of_each_key(make: Callable[[int], Any], tmp_path: Path) -> None:
+    holdfast.save_checkpoint({"a": make(1), "b": make(2)}, tmp_path / "two")
+    holdfast.save_checkpoint({"a": make(1), "b": make(1)}, tmp_path / "one")
+    shared = make(0)
+    target = {"a": shared, "b": shared}
+
+    with pytest.raises(MismatchError, match=r"'b\..*' is the same thing as 'a\..*', but the checkpoint has two values"):
+        holdfast.load_checkpoint(target, tmp_path / "two")
+    assert target["a"] == make(0)
+    holdfast.load_checkpoint(target, tmp_path / "one")
+    assert target["b"] == make(1)
+
+
+@pytest.mark.parametrize(
     "views",
     [
         lambda m: (m, m),
@@ -498,6 +521,13 @@ def test_read_only_target_is_refused(layout: str, run: Path) -> None:
 
     assert caught.value.named("unwritable") == ["optimizer.m.0"]
     assert contents(target) == before
+
+
+def test_target_that_no_checkpoint_can_hold_is_refused_in_words_of_a_load(run: Path) -> None:
+    with pytest.raises(
+        UnsupportedVariableError, match="^nothing can be loaded into this state; it is unchanged:\n  'x': "
+    ):
+        holdfast.load_checkpoint({"x": object()}, run)
 
 
 def test_target_with_overlap_of_its_own_is_refused(tmp_path: Path) -> None:

@@ -182,7 +182,10 @@ class CheckpointSave:
         self._unchanged, self._distrusted = checked_unchanged(unchanged), distrusted
         numbers = _checked_metrics(metrics)
         found = scan(state)
-        items = _selected(found, predicate=is_checkpoint_variable, allow_none=True)
+        try:
+            items = _selected(found, predicate=is_checkpoint_variable, allow_none=True)
+        except UnsupportedVariableError as error:
+            raise UnsupportedVariableError(error.reasons | found.absent()) from error
         try:
             trainer = values.trainer_to_bytes(trainer_id, values.encode(trainer_args), found.encoded())
         except values.UnsupportedValueError as error:

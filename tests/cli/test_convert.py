@@ -154,7 +154,8 @@ def test_a_pair_of_pickles_by_what_their_names_begin_with() -> None:
     called = call("convert", PADDLE / "paddle_save/model/net", "new", "--json")
 
     found = called.json
-    assert found["left_out"] == ["the names of variables in net.pdparams", "value LR_Scheduler"]
+    assert found["left_out"] == ["the names of variables in net.pdparams"]
+    assert (found["values"], found["serial"]) == (["LR_Scheduler"], 0)
     kinds = [v["kind"] for v in found["variables"]]
     assert (kinds.count("parameter"), kinds.count("persistable")) == (8, 24)
     assert call("convert", "new", "back/net", "--to", "pdparams").status == 0
@@ -163,6 +164,66 @@ def test_a_pair_of_pickles_by_what_their_names_begin_with() -> None:
         again = pdparams.read(f"back/net.{part}").arrays
         assert sorted(again) == sorted(original)
         assert all(same(again[name], original[name]) for name in original)
+    values = pdparams.read(PADDLE / "paddle_save/model/net.pdopt").values
+    assert pdparams.read("back/net.pdopt").values == values == {"LR_Scheduler": {"last_epoch": 5, "last_lr": 0.0025}}
+    with holdfast.open("new") as checkpoint:
+        assert checkpoint.trainer()[1] == values
+
+
+def test_values_of_pickles_are_those_of_a_checkpoint_and_tables_of_names_are_none() -> None:
+    weights, moments = {"w": np.ones(2, np.float32)}, {"w_moment1_0": np.zeros(2, np.float32)}
+    plain = {"epoch": 3, "history": [0.5, float("inf")], "t": (1, "x"), "none": None, "1": {7: True}}
+    table = {"StructuredToParameterName@@": {"fc.weight": "w"}}
+    pdparams.write("m.pdparams", {}, values={"model": weights | table, "seed": 1, "same": {"a": 1}, **plain})
+    pdparams.write("m.pdopt", moments, values={"LR_Scheduler": {"last_epoch": 2, "last_lr": 0.1}, "same": {"a": 1}})
+
+    called = call("convert", "m", "run", "--json")
+
+    assert called.json["left_out"] == ["the names of variables in m.pdparams"]
+    wanted = {**plain, "seed": 1, "same": {"a": 1}, "LR_Scheduler": {"last_epoch": 2, "last_lr": 0.1}}
+    assert sorted(called.json["values"]) == sorted(wanted)
+    with holdfast.open("run") as checkpoint:
+        assert {n: v.kind for n, v in checkpoint.variables.items()} == {
+            "model.w": "parameter",
+            "w_moment1_0": "persistable",
+        }
+        assert checkpoint.trainer()[1] == wanted
+    pdparams.write("m.pdopt", moments, values={"seed": 2})
+    assert "both hold seed; convert them one by one" in call("convert", "m", "other").err
+
+
+def test_one_of_a_pair_of_pickles_is_enough() -> None:
+    holdfast.save_checkpoint({"moment": np.ones(2, np.float32), "epoch": 3}, "run")
+    assert call("convert", "run", "m", "--to", "pdparams").status == 0
+
+    assert sorted(os.listdir()) == ["m.pdopt", "run"]
+    assert call("convert", "m", "again", "--json").json["values"] == ["epoch"]
+
+
+def test_values_that_paddle_s_pickles_cannot_hold_are_left_out_and_said() -> None:
+    values = {"best": np.float64(0.5), "keys": {(1, 2): 3}, "big": 1 << 4000, "rng": np.random.default_rng(0)}
+    holdfast.save_checkpoint({"w": holdfast.parameters(np.ones(2, np.float32)), "epoch": 3, **values}, "run")
+
+    called = call("convert", "run", "m", "--to", "pdparams", "--json")
+
+    assert (called.status, sorted(called.json["values"])) == (0, ["best", "epoch"])
+    assert sorted(called.json["left_out"]) == [
+        "value big: an integer of 4,001 bits is too large for such a file",
+        "value keys: a dict has the key (1, 2), and keys are texts and small integers",
+        "value rng: it has the state of a random number generator in it",
+    ]
+    assert pdparams.read("m.pdopt").values == {"epoch": 3, "best": 0.5}
+    assert call("convert", "m", "again").status == 0
+
+
+def test_of_a_pair_of_pickles_none_is_written_if_one_cannot_be() -> None:
+    holdfast.save_checkpoint({"w": holdfast.parameters(np.ones(2, ml_dtypes.bfloat16)), "m": np.ones(2)}, "run")
+
+    called = call("convert", "run", "m", "--to", "pdparams")
+
+    assert (called.status, "'w': Fluid's files cannot hold bfloat16" in called.err) == (3, True)
+    assert sorted(os.listdir()) == ["run"]
+    assert call("convert", "run", "m", "--to", "pdparams", "--paddle").status == 0
 
 
 def test_bfloat16_of_pickles_is_named_by_the_caller() -> None:

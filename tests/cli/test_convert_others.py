@@ -103,6 +103,17 @@ def test_names_that_are_no_parameters_are_said_by_patterns() -> None:
     assert {v["name"]: v["kind"] for v in found["variables"]}["count"] == "persistable"
 
 
+def test_a_single_array_becomes_a_folder_of_one_variable() -> None:
+    np.save("bias.npy", narrow()["bf16"])
+
+    assert "--bfloat16 NAME" in call("convert", "bias.npy", "made").err
+    assert not os.path.exists("made")
+    called = call("convert", "bias.npy", "made", "--bfloat16", "bias", "--json")
+    assert (called.json["source_kind"], called.json["kind"], called.json["left_out"]) == ("npy", "holdfast", [])
+    assert list(held("made")) == ["bias"]
+    assert same(held("made")["bias"], narrow()["bf16"])
+
+
 def test_bfloat16_of_npz_is_named_by_the_caller() -> None:
     assert "--bfloat16" in call("convert", HERE / "packed.npz", "made").err
     assert call("convert", HERE / "packed.npz", "made", "--bfloat16", "absent").status == 2
@@ -132,6 +143,52 @@ def test_to_pt() -> None:
     assert call("convert", "made.pt", "again").status == 0
     assert all(same(held("again")[name], array) for name, array in EVERYTHING.items())
     assert call("convert", "mine", "made.pt", "--to", "pt").status == 2
+
+
+def test_values_of_a_checkpoint_come_back_from_pt_as_they_were() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    values = {
+        "epoch": 3,
+        "history": [0.5, float("inf")],
+        "t": (1, "x"),
+        "none": None,
+        "cfg": {"a": {7: True, (1, 2): "b"}},
+    }
+    refused = {"rng": np.random.default_rng(0), "big": 1 << 4000}
+    arrays = {"w": holdfast.parameters(np.ones(2, np.float32)), "adam": {"m": np.zeros(2), "step": 3}}
+    holdfast.save_checkpoint({**arrays, **values, **refused, "best": np.float32(0.5)}, "run", trainer_args={"a": 1})
+
+    called = call("convert", "run", "made.pt", "--to", "pt", "--json")
+
+    assert called.status == 0, called.err
+    assert sorted(called.json["left_out"]) == [
+        "arguments of trainer 0",
+        "value big: it has an integer of more than 2,039 bits, which PyTorch does not read",
+        "value rng: it has the state of a random number generator in it",
+    ]
+    found = torch.load("made.pt", weights_only=True)
+    assert (found.pop("w").tolist(), found.pop("adam.m").tolist()) == ([1, 1], [0, 0])
+    assert found == {**values, "adam.step": 3, "best": 0.5}
+    assert sorted(called.json["values"]) == sorted(found)
+    assert call("convert", "made.pt", "again").status == 0
+    with holdfast.open("again") as checkpoint:
+        assert checkpoint.trainer()[1] == found
+
+
+@pytest.mark.parametrize("is_run", [True, False])
+def test_second_names_are_in_pt_and_said_elsewhere(is_run: bool) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    model = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)})
+    model["b"].weight = model["a"].weight
+    (holdfast.save_checkpoint if is_run else holdfast.save_params)({"m": model}, "mine")
+
+    assert call("convert", "mine", "made.pt", "--to", "pt", "--json").json["left_out"] == []
+    found = torch.load("made.pt", weights_only=True)
+    assert found["m.b.weight"].data_ptr() == found["m.a.weight"].data_ptr()
+    assert call("convert", "mine", "b.pt", "--to", "pt", "--part", "m.b", "--json").json["left_out"] == ["part m"]
+    assert torch.load("b.pt", weights_only=True).keys() == {"weight", "bias"}
+    called = call("convert", "mine", "made.npz", "--to", "npz", "--json")
+    assert called.json["left_out"] == ["name m.b.weight: a second one of 'm.a.weight'"]
 
 
 def test_a_step_of_orbax_by_its_number() -> None:

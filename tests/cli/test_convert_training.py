@@ -332,6 +332,54 @@ def test_a_part_of_a_file_becomes_a_model_for_prediction() -> None:
     assert call("convert", "old.pt", "x", "--part", "epoch").status == 2
 
 
+def test_a_run_goes_on_that_was_a_pt_file_in_between() -> None:
+    run = Run().train(3)
+    state = {"model": run.net, "optimizer": run.optimizer, "schedule": run.schedule}
+    holdfast.save_checkpoint(state, "run")
+
+    assert call("convert", "run", "made.pt", "--to", "pt", "--json").json["left_out"] == []
+    held = torch.load("made.pt", weights_only=True)
+    slots = held["optimizer"]["state"]["model.one.weight"]
+    assert torch.equal(slots["exp_avg"], run.optimizer.state[run.net.one.weight]["exp_avg"])
+    assert not any(name.startswith("optimizer.") for name in held)
+    assert call("convert", "made.pt", "again").status == 0
+    other = Run(1)
+    holdfast.load_checkpoint({"model": other.net, "optimizer": other.optimizer, "schedule": other.schedule}, "again")
+    run.train(2)
+    other.train(2)
+    for mine, theirs in zip(run.net.state_dict().values(), other.net.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_pt_file_of_a_pt_file_has_its_values_names_and_ties() -> None:
+    run = Run().train(2)
+    torch.save(run.file(), "old.pt")
+    Path("names").write_text("\n".join(run.names))
+
+    called = call("convert", "old.pt", "new.pt", "--to", "pt", "--names", "names", "--json")
+
+    assert (called.status, called.json["left_out"], called.json["notes"]) == (0, [], [])
+    found = torch.load("new.pt", weights_only=True)
+    assert (found["epoch"], found["schedule"]) == (run.file()["epoch"], run.file()["schedule"])
+    assert found["model.out.weight"].data_ptr() == found["model.emb.weight"].data_ptr()
+    slots = found["optimizer"]["state"]["model.one.weight"]
+    assert torch.equal(slots["exp_avg"], run.optimizer.state[run.net.one.weight]["exp_avg"])
+
+
+def test_what_is_inside_of_a_part_goes_with_it_and_what_refers_outside_is_said() -> None:
+    run = Run().train(1)
+    holdfast.save_checkpoint({"a": {"model": run.net, "optimizer": run.optimizer}, "b": 1}, "run")
+
+    called = call("convert", "run", "whole.pt", "--to", "pt", "--part", "a", "--json")
+    assert (called.json["left_out"], called.json["values"]) == (["part b"], ["optimizer"])
+    assert "exp_avg" in torch.load("whole.pt", weights_only=True)["optimizer"]["state"]["a.model.one.weight"]
+    called = call("convert", "run", "half.pt", "--to", "pt", "--part", "a.optimizer", "--json")
+    assert sorted(called.json["values"]) == ["param_groups", "state"]
+    called = call("convert", "run", "net.pt", "--to", "pt", "--part", "a.model", "--json")
+    assert called.json["values"] == []
+    run.net.load_state_dict(torch.load("net.pt", weights_only=True))
+
+
 def test_what_is_left_out_and_noted_is_said_in_text_and_json() -> None:
     torch.save({"w": torch.ones(2), "args": Namespace(lr=0.1, out=Path("x")), "when": Path("y")}, "old.pt")
 

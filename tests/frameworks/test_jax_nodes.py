@@ -299,6 +299,17 @@ def test_key_that_was_donated_is_refused_and_makes_a_good_target() -> None:
     assert jax.random.key_data(target["key"]).tolist() == [0, 5]
 
 
+def test_arrays_and_keys_that_were_deleted_are_named_at_once() -> None:
+    state = {"w": jnp.zeros(2), "key": jax.random.key(1)}
+    for array in state.values():
+        array.delete()
+
+    with pytest.raises(UnsupportedVariableError) as caught:
+        holdfast.save_checkpoint(state, MemoryStore().at("run"))
+
+    assert set(caught.value.reasons) == {"w", "key"}
+
+
 def test_raw_and_typed_keys_are_told_apart_in_one_sentence() -> None:
     raw, typed = {"key": jax.random.PRNGKey(1)}, {"key": jax.random.key(1)}
 
@@ -314,6 +325,71 @@ def test_raw_and_typed_keys_are_told_apart_in_one_sentence() -> None:
     assert len(caught.value.problems) == 1
 
 
+# What stands at two places
+
+
+@pytest.mark.parametrize("part", ["array", "key", "pair"])
+def test_a_module_at_two_places_takes_one_value_of_each_attribute(part: str) -> None:
+    nnx = pytest.importorskip("flax.nnx", reason="Flax is not installed")
+
+    def made(number: float) -> Any:
+        """A module with what is no nnx.Variable."""
+        module = nnx.Linear(1, 1, rngs=nnx.Rngs(0))
+        module.array, module.key = jnp.full(2, number), jax.random.key(int(number))
+        module.pair = nnx.data((jnp.full(1, number), 3))
+        return module
+
+    other, target = made(1), made(0)
+    setattr(other, part, getattr(made(2), part))
+
+    with pytest.raises(
+        MismatchError, match=rf"'b\.{part}.*as 'a\.{part}.*, but the checkpoint has two values"
+    ) as caught:
+        through({"a": made(1), "b": other}, {"a": target, "b": target})
+
+    assert len(caught.value.problems) == 1
+    assert target.array.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("field", ["x", "n", "key"])
+def test_a_dataclass_at_two_places_takes_one_value_of_each_field(field: str) -> None:
+    def made(number: int) -> Any:
+        return Fields(jnp.full(2, number), number, jax.random.key(number))
+
+    other, target = made(1), made(0)
+    setattr(other, field, getattr(made(2), field))
+
+    with pytest.raises(MismatchError, match=rf"'b\.{field}' .*as 'a\.{field}', but the checkpoint has two values"):
+        through({"a": made(1), "b": other}, {"a": target, "b": target})
+    assert (target.x.tolist(), target.n) == ([0, 0], 0)
+    through({"a": made(1), "b": made(1)}, {"a": target, "b": target})
+    assert (target.x.tolist(), target.n) == ([1, 1], 1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Fields:
+    x: Any
+    n: Any
+    key: Any
+
+
+def test_a_module_with_rngs_in_it_may_stand_at_two_places() -> None:
+    """Rngs have every attribute that they are asked for, and were taken for arrays."""
+    nnx = pytest.importorskip("flax.nnx", reason="Flax is not installed")
+    saved, target = (nnx.Dict(inner=nnx.Rngs(seed)) for seed in (3, 0))
+    saved.inner.default()
+
+    through({"a": saved, "b": saved}, {"a": target, "b": target})
+
+    assert jax.random.key_data(target.inner.default()).tolist() == jax.random.key_data(saved.inner.default()).tolist()
+
+
+def test_a_key_that_is_empty_is_said_to_be_no_name() -> None:
+    with pytest.raises(UnsupportedVariableError, match="'': names must not be empty"):
+        holdfast.save_checkpoint({"": jnp.zeros(1)}, MemoryStore().at("run"))
+
+
 # Types
 
 
@@ -326,6 +402,17 @@ def test_weak_type_of_any_shape_stays() -> None:
     assert target["w"].tolist() == [0, 1, 2]
     assert [target[name].weak_type for name in target] == [True, True, False]
     assert (target["w"] * jnp.ones(3, jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_weak_type_of_eight_bytes_stays_where_only_the_target_has_them() -> None:
+    with jax.enable_x64(True):
+        saved = {"one": jnp.asarray(1 / 3), "many": jax.lax.broadcast(jnp.asarray(1 / 3), (2,))}
+        target = {"one": jnp.asarray(0.0), "many": jax.lax.broadcast(jnp.asarray(0.0), (2,))}
+
+    through(saved, target)
+
+    assert [(array.dtype, array.weak_type) for array in target.values()] == [(jnp.dtype("float64"), True)] * 2
+    assert (np.asarray(target["one"]), np.asarray(target["many"]).tolist()) == (1 / 3, [1 / 3] * 2)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int64", "uint64"])

@@ -177,6 +177,62 @@ def test_schedulers_go_on() -> None:
     assert [(target.step(), target.get_lr()) for _ in range(5)] == [(saved.step(), saved.get_lr()) for _ in range(5)]
 
 
+@pytest.mark.parametrize("is_warmed_up", [False, True])
+@pytest.mark.parametrize("is_in_optimizer", [False, True])
+def test_a_scheduler_with_warm_restarts_goes_on_in_its_cycle(is_warmed_up: bool, is_in_optimizer: bool) -> None:
+    """Its own state_dict() has the epoch only; without the cycle it would begin a new one."""
+    rate, run = paddle.optimizer.lr, MemoryStore().at("run")
+    states: list[Any] = []
+    for _ in range(2):
+        schedule = rate.CosineAnnealingWarmRestarts(0.1, 3, 2)
+        schedule = rate.LinearWarmup(schedule, 2, 0.0, 0.1) if is_warmed_up else schedule
+        model = paddle.nn.Linear(1, 1)
+        optimizer = paddle.optimizer.SGD(schedule, parameters=model.parameters())
+        states.append((schedule, {"m": model, "o": optimizer} if is_in_optimizer else {"s": schedule}))
+    (saved, state), (target, other) = states
+    for _ in range(5):
+        saved.step()
+
+    holdfast.save_checkpoint(state, run)
+    holdfast.load_checkpoint(other, run)
+
+    assert target.get_lr() == saved.get_lr()
+    assert [(target.step(), target.get_lr()) for _ in range(12)] == [(saved.step(), saved.get_lr()) for _ in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("saved", "target", "match"),
+    [
+        ("StepDecay", "ReduceOnPlateau", "it has no cooldown_counter, best, num_bad_epochs, which a ReduceOnPlateau needs"),
+        ("ReduceOnPlateau", "StepDecay", "it has cooldown_counter, best, num_bad_epochs, which a StepDecay has not"),
+        ("StepDecay", "LinearWarmup", "it has no LinearWarmup_LR, which a LinearWarmup needs"),
+        ("LinearWarmup", "LinearWarmup of ReduceOnPlateau", "it has no cooldown_counter"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("is_in_optimizer", [False, True])
+def test_the_state_of_another_kind_of_scheduler_is_a_mismatch_and_changes_nothing(
+    saved: str, target: str, match: str, is_in_optimizer: bool
+) -> None:
+    rate, run = paddle.optimizer.lr, MemoryStore().at("run")
+    kinds = {
+        "StepDecay": lambda: rate.StepDecay(0.1, 3), "ReduceOnPlateau": lambda: rate.ReduceOnPlateau(0.1),
+        "LinearWarmup": lambda: rate.LinearWarmup(rate.StepDecay(0.1, 3), 5, 0.0, 0.1),
+        "LinearWarmup of ReduceOnPlateau": lambda: rate.LinearWarmup(rate.ReduceOnPlateau(0.1), 5, 0.0, 0.1),
+    }  # fmt: skip
+    states = []
+    for kind in (saved, target):
+        model, schedule = paddle.nn.Linear(2, 2), kinds[kind]()
+        optimizer = paddle.optimizer.SGD(schedule, parameters=model.parameters())
+        states.append({"m": model, "s": optimizer if is_in_optimizer else schedule})
+    before = states[1]["m"].weight.numpy()
+    holdfast.save_checkpoint(states[0], run)
+
+    with pytest.raises(MismatchError, match=match):
+        holdfast.load_checkpoint(states[1], run)
+
+    assert (states[1]["m"].weight.numpy() == before).all()
+
+
 @pytest.mark.parametrize("text", ["", "1 2", "x " * 312 + "1", "1 " * 312 + "313", "-1 " * 312 + "1", 3])
 def test_state_that_no_generator_can_have_is_refused(text: Any) -> None:
     generator = paddle.framework.core.default_cpu_generator()
@@ -225,7 +281,7 @@ def test_static_program_goes_on_in_another_scope(static: None) -> None:
 def test_names_that_paddle_counts_do_not_matter() -> None:
     run = MemoryStore().at("run")
     holdfast.save_params((saved := Net()), run)
-    [paddle.nn.Linear(1, 1) for _ in range(3)]
+    [paddle.paddle.nn.Linear(1, 1) for _ in range(3)]
     target = Net()
 
     holdfast.load_params(target, run)

@@ -148,6 +148,61 @@ def test_a_header_that_says_more_than_there_is_takes_no_memory(tmp_path: Path) -
         npz.read(tmp_path / "a.npz")
 
 
+HEADER = "{'descr': '<f8', 'fortran_order': False, 'shape': %s}"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [HEADER % "(1, 2", HEADER % "(True,)", HEADER % "(-1, -1)", "-" * 9000 + "1", "(" * 9000, "'\n", "{'descr': 3}"],
+)
+def test_headers_that_numpy_does_not_write_are_refused(header: str, tmp_path: Path) -> None:
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(8)
+    (tmp_path / "a.npy").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("w.npy", data)
+
+    for read, name in ((npz.read_npy, "a.npy"), (npz.read, "a.npz")):
+        with pytest.raises(FormatError, match=name):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">i8", "?", "<c16", "<u2"])
+def test_a_single_array_has_the_name_of_its_file(dtype: str, tmp_path: Path) -> None:
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    np.save(tmp_path / "fc.weight.npy", np.asfortranarray(array))
+
+    found = npz.read_npy(tmp_path / "fc.weight.npy").arrays
+
+    assert recognise(tmp_path / "fc.weight.npy") == "npy"
+    assert same(found["fc.weight"], np.array(array, array.dtype.newbyteorder("=")))
+    assert found["fc.weight"].flags.c_contiguous
+
+
+def test_a_single_array_is_read_by_the_same_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("bits.npy", narrow()["bf16"])
+    np.save("evil.npy", np.array([Evil()], object), allow_pickle=True)
+    np.save("text.npy", np.array("text"))
+    np.save("w.npy", np.ones(3))
+    Path("cut.npy").write_bytes(Path("w.npy").read_bytes()[:-1])
+    Path("more.npy").write_bytes(Path("w.npy").read_bytes() * 2)
+    os.mkfifo("pipe.npy")
+
+    assert same(npz.read_npy("bits.npy", bfloat16=["bits"]).arrays["bits"], narrow()["bf16"])
+    assert same(npz.read_npy("bits.npy", bfloat16="all").arrays["bits"], narrow()["bf16"])
+    for name in ("bits.npy", "text.npy"):
+        with pytest.raises(UnsupportedVariableError, match=name):
+            npz.read_npy(name)
+    with pytest.raises(ValueError, match="does not hold in 2 bytes each: w"):
+        npz.read_npy("w.npy", bfloat16=["w"])
+    with pytest.raises(FormatError, match=r"evil\.npy: it holds pickled objects, .* nothing of it was executed"):
+        npz.read_npy("evil.npy")
+    for name in ("cut.npy", "more.npy", "pipe.npy"):
+        with pytest.raises(FormatError, match=name):
+            npz.read_npy(name)
+    assert not Path("executed").exists()
+
+
 def test_what_is_written_numpy_reads(tmp_path: Path) -> None:
     given = {
         **model(),

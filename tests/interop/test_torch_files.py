@@ -8,12 +8,14 @@ from collections import Counter, OrderedDict, defaultdict
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 from holdfast.errors import FormatError, MissingExtraError, UnsupportedVariableError
+from holdfast.format.values import Tagged
 from holdfast.interop.recognise import recognise
 from interop.golden import model, narrow
 from interop.truth import same
@@ -253,6 +255,37 @@ def test_what_is_written_torch_reads(tmp_path: Path) -> None:
     assert torch.equal(there["turned"], torch.arange(6, dtype=torch.float64).reshape(2, 3).t())
     found = torch_files.read(tmp_path / "a.pt").arrays
     assert all(same(found[n], np.array(a, a.dtype.newbyteorder("="), order="C")) for n, a in given.items())
+
+
+def test_values_beside_tensors_and_tensors_inside_of_values(tmp_path: Path) -> None:
+    values = {"cfg": {"best": np.float32(0.5), "few": np.arange(3), "n": [1, (2, None)]}}
+    values |= {"tied": Tagged("$variable", "w"), "opt": {"m": Tagged("$variable", "m")}}
+
+    torch_files.write(tmp_path / "a.pt", {"w": np.ones(2), "m": np.zeros(2)}, values)
+
+    found = torch.load(tmp_path / "a.pt", weights_only=True)
+    assert found.keys() == {"w", "tied", "cfg", "opt"}
+    assert found["tied"].data_ptr() == found["w"].data_ptr()
+    assert (found["cfg"]["best"], found["cfg"]["n"]) == (0.5, [1, (2, None)])
+    assert (found["cfg"]["few"].tolist(), found["opt"]["m"].tolist()) == ([0, 1, 2], [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (Tagged("$random", ["numpy.Generator", {}]), "state of a random number generator"),
+        ([{"a": Tagged("$variable", "absent")}], "refers to the variable 'absent', which is not there"),
+        ({"a": [-(1 << 4000)]}, "an integer of more than 2,039 bits"),
+        ({1 << 4000: 1}, "an integer of more than 2,039 bits"),
+    ],
+)
+def test_values_that_torch_does_not_read_are_not_written(value: Any, match: str, tmp_path: Path) -> None:
+    assert torch_files.value_problem({"a": 1 << 2038}, ()) is None
+    with pytest.raises(UnsupportedVariableError, match=match):
+        torch_files.write(tmp_path / "a.pt", {"w": np.ones(1)}, {"value": value})
+    with pytest.raises(ValueError, match="both have w"):
+        torch_files.write(tmp_path / "a.pt", {"w": np.ones(1)}, {"w": 1})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_torch_lacks_is_not_written(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from holdfast import dtypes
 from holdfast.adapters.numpy import dtype_problem
-from holdfast.adapters.state import Leaf, Value
+from holdfast.adapters.state import Leaf, Value, place
 from holdfast.format.values import MAX_INLINE_ELEMENTS, Tagged
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class _Place:
 
     def __init__(self, node: Any, container: Any, key: Any, reason: str = "") -> None:
         self._node, self._container, self._key, self._reason = node, container, key, reason
-        self.slot = (id(container), key) if isinstance(container, dict | list) else None
+        self.slot = place(container, key)
 
     def begin(self) -> None:
         """Start to copy from all devices."""
@@ -79,7 +79,7 @@ def alike(array: np.ndarray, node: Any) -> jax.Array:
     """A new JAX array with the dtype, the placement and the weak type of another."""
     if array.dtype.itemsize == 8 and array.dtype.kind in "iuf" and not jax.config.read("jax_enable_x64"):
         with jax.enable_x64(True):  # a target that was made so; else half of every number would be lost
-            return placed(array, node)
+            return alike(array, node)
     if not getattr(node, "weak_type", False) or array.dtype.kind not in "bifc":
         return placed(array, node)
     # Of a Python number: weakly typed, so that it does not widen what it meets.
@@ -139,4 +139,5 @@ def add_key(scanner: Scanner, node: Any, name: str, container: Any, key: Any) ->
     def put(value: Any, _: Any) -> None:
         container[key] = placed(jax.random.wrap_key_data(value.value[1][1], impl=impl), node)
 
-    scanner.add(Value(name, Tagged("$random", [_KEY, [impl, numbers]]), put, problem, absent=absent))
+    value = Tagged("$random", [_KEY, [impl, numbers]])
+    scanner.add(Value(name, value, put, problem, identity=place(container, key), absent=absent))

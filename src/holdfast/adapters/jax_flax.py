@@ -80,8 +80,9 @@ def _add_graph(scanner: Scanner, node: Any, name: str, mark: Mark, nnx: Any) -> 
     for path, part in found:
         if isinstance(part, nnx.Variable):
             named += _add_variable(scanner, part, _label(name, path), mark, nnx)
-        elif hasattr(part, "dtype") and hasattr(part, "shape") and path:
-            # A tuple is replaced where it stands in the nearest thing that has attributes.
+        elif path and not isinstance(part, graph_node) and hasattr(part, "dtype") and hasattr(part, "shape"):
+            # (Rngs have every attribute that they are asked for.) A tuple is replaced where it stands in the nearest thing that
+            # has attributes.
             at = next(n for n in range(len(path) - 1, -1, -1) if isinstance(nodes[path[:n]], graph_node))
             whole = path[: at + 1]
             if whole not in done:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import paddle
 
-from holdfast.adapters import paddle_optim, paddle_tensors
+from holdfast.adapters import paddle_optim, paddle_schedulers, paddle_tensors
 from holdfast.adapters.objects import References, object_problem
 from holdfast.adapters.parameter_names import note_parameter
 from holdfast.adapters.state import Arrays, Leaf, Mark, Value
@@ -104,12 +104,15 @@ def _add_layer(scanner: Scanner, layer: Any, name: str, root: str, mark: Mark) -
 
 def _add_scheduler(scanner: Scanner, scheduler: Any, name: str, mark: Mark) -> None:
     references = References(scanner, name, mark, paddle_optim.frameworks())
-    tree = references.made_of(scheduler.state_dict())
+    tree = references.made_of(paddle_schedulers.state_of(scheduler))
+
+    def problem(value: Any) -> str | None:
+        return object_problem(value) or paddle_schedulers.problem(scheduler, value)
 
     def put(value: Any, arrays: Arrays) -> None:
-        scheduler.set_state_dict(references.resolved(value, arrays, paddle_optim.frameworks()[0]))
+        paddle_schedulers.give(scheduler, references.resolved(value, arrays, paddle_optim.frameworks()[0]))
 
-    scanner.add(Value(name, tree, put, object_problem, is_object=True, identity=id(scheduler)))
+    scanner.add(Value(name, tree, put, problem, is_object=True, identity=id(scheduler)))
 
 
 def _add_program(scanner: Scanner, program: Any, name: str, mark: Mark) -> None:

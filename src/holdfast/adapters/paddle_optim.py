@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import paddle
 
-from holdfast.adapters import paddle_tensors
+from holdfast.adapters import paddle_schedulers, paddle_tensors
 from holdfast.adapters.frameworks import Framework
 from holdfast.adapters.objects import tags
 from holdfast.adapters.parameter_names import Known, known_parameters, localized, short_names
@@ -105,7 +105,7 @@ class _Optimizer:
 
     def _rate(self) -> Any:
         rate = self._optimizer._learning_rate
-        return rate.state_dict() if isinstance(rate, paddle.optimizer.lr.LRScheduler) else float(rate)
+        return paddle_schedulers.state_of(rate) if isinstance(rate, paddle.optimizer.lr.LRScheduler) else float(rate)
 
     def _localize(self, content: Any, renamed: Rename) -> tuple[Any, dict[str, str]]:
         if _shape_problem(content):
@@ -161,9 +161,12 @@ class _Optimizer:
             return f"the checkpoint's optimizer knows nothing of {', '.join(absent[:10])}"
         if over := [full for full in {**dict.fromkeys(held), **content["state"]} if full not in self._parameters]:
             return f"the checkpoint's optimizer has {', '.join(over[:10])} too, the target's has not"
-        is_scheduled = isinstance(self._optimizer._learning_rate, paddle.optimizer.lr.LRScheduler)
+        rate = self._optimizer._learning_rate
+        is_scheduled = isinstance(rate, paddle.optimizer.lr.LRScheduler)
         if isinstance(content["learning_rate"], dict) != is_scheduled:
             return "the learning rate is that of a scheduler on one side only"
+        if is_scheduled and (reason := paddle_schedulers.problem(rate, content["learning_rate"])):
+            return reason
         for full, slots in content["state"].items():
             late = {slot for slot in slots if (full, slot) not in self._in_place}
             if late and (unknown := sorted(late - set(self._would_make(full)))):
@@ -175,7 +178,7 @@ class _Optimizer:
 
     def _put(self, content: Any, arrays: Arrays) -> None:
         if isinstance(content["learning_rate"], dict):
-            self._optimizer._learning_rate.set_state_dict(dict(content["learning_rate"]))
+            paddle_schedulers.give(self._optimizer._learning_rate, content["learning_rate"])
         else:
             self._optimizer.set_lr(content["learning_rate"])
         for full, parameter in self._parameters.items():

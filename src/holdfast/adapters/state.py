@@ -226,7 +226,7 @@ class Value:
         put: gives a loaded value to the state, with the arrays it refers to by name.
         problem: why a loaded value would not fit; None if it does.
         is_object: whether it refers to arrays, which it may make only later.
-        identity: of the object, generator, dict or list that is given the value; None if a place in a container is.
+        identity: of the object, generator, dict, list or place that is given the value; None if there is nothing to compare.
         replaces: whether arrays that the loaded value does not refer to are dropped, rather than missed.
         localize: a loaded value with the names of its parameters renamed as variables are, and the names in the target of
             the variables that it refers to.
@@ -286,22 +286,41 @@ class Rebuilt:
     def __setitem__(self, key: Any, value: Any) -> None:
         self._new[key] = value
 
+    @property
+    def place(self) -> tuple[int, Any] | None:
+        """See `place`."""
+        return place(self._container, self._key)
+
     def finish(self) -> None:
         """Put the new one where the old one stood."""
         if self._new:
             self._container[self._key] = self._make(self._new)
 
 
+def place(container: Any, key: Any) -> tuple[int, Any] | None:
+    """`container[key]` as something to compare: what stands at two places of a state can take one value only.
+
+    None for what stands nowhere else: the whole state, and what an adapter compares itself.
+    """
+    if isinstance(container, dict | list):
+        return id(container), key
+    if isinstance(container, Attributes):
+        return id(container.owner), key
+    if isinstance(container, Rebuilt) and (whole := container.place) is not None:
+        return whole[0], (whole[1], key)
+    return None
+
+
 class Attributes:
     """An object as a container of its attributes."""
 
-    __slots__ = ("_owner",)
+    __slots__ = ("owner",)
 
     def __init__(self, owner: Any) -> None:
-        self._owner = owner
+        self.owner = owner
 
     def __setitem__(self, name: str, value: Any) -> None:
-        setattr(self._owner, name, value)
+        setattr(self.owner, name, value)
 
 
 @dataclass(slots=True)
@@ -324,13 +343,17 @@ class Scan:
     aliases: dict[str, str] = field(default_factory=dict)
     rebuilt: list[Finished] = field(default_factory=list)
 
+    def absent(self) -> dict[str, str]:
+        """Why values are not there at present, by name."""
+        return {value.name: value.absent for value in self.values if value.absent is not None}
+
     def encoded(self) -> dict[str, Any]:
         """The values by name, as plain JSON objects; a second name of an array refers to it.
 
         Raises:
             UnsupportedVariableError: some have no value at present; all of them are named.
         """
-        if absent := {value.name: value.absent for value in self.values if value.absent is not None}:
+        if absent := self.absent():
             raise UnsupportedVariableError(absent)
         tied = {name: encode(Tagged("$variable", first)) for name, first in self.aliases.items()}
         return {value.name: encode(value.value) for value in self.values} | tied

@@ -20,7 +20,7 @@ from holdfast.adapters import frameworks
 from holdfast.adapters.numpy import array_problem, plain_array
 from holdfast.adapters.objects import add_object, has_state, references, tags
 from holdfast.adapters.random import is_random, random_problem, random_value, set_random
-from holdfast.adapters.state import Arrays, Changed, Item, Leaf, Mark, Marked, Part, Rebuilt, Scan, Value, join
+from holdfast.adapters.state import Arrays, Changed, Item, Leaf, Mark, Marked, Part, Rebuilt, Scan, Value, join, place
 from holdfast.engine.pause import collection_paused
 from holdfast.errors import UnsupportedVariableError
 from holdfast.format.manifest import name_problem
@@ -50,7 +50,7 @@ def scan(state: Any, *, whole_is_model: bool = False, is_target: bool = False) -
         scanner.walk_root(state, Mark(kind, True))
         return scanner.finish()
     except RecursionError as error:
-        raise _unsupported({"state": "it contains itself, or nests too deep"}, is_target) from error
+        raise scanner.refusal({"state": "it contains itself, or nests too deep"}) from error
 
 
 class Scanner:
@@ -244,6 +244,9 @@ class Scanner:
         """A plain value, which stands at `container[key]`."""
         if mark.kind == "temporary":
             return
+        if not name:  # a key of the whole state; an adapter asked about an array without a name has not said a word
+            self._take_name(name)
+            return
         try:
             encode(value)
         except UnsupportedValueError as error:
@@ -265,7 +268,8 @@ class Scanner:
             else:
                 container[key] = new
 
-        identity = id(value) if isinstance(value, dict | list) and not _is_fixed(container) else None
+        is_refilled = isinstance(value, dict | list) and not _is_fixed(container)
+        identity = id(value) if is_refilled else place(container, key)
         self.add(Value(name, value, put, _plain_problem, identity=identity))
 
     def add(self, value: Value) -> None:
@@ -343,10 +347,16 @@ class Scanner:
         while self._later:
             self._later.pop(0)()
         if self._problems:
-            raise _unsupported(self._problems, self.is_target)
+            raise self.refusal(self._problems)
         if self.found.aliases:
             self._note_aliases()
         return self.found
+
+    def refusal(self, problems: dict[str, str]) -> UnsupportedVariableError:
+        """The error for a state with leaves that no checkpoint can hold, or be loaded into."""
+        if self.is_target:
+            return UnsupportedVariableError(problems, "nothing can be loaded into this state; it is unchanged")
+        return UnsupportedVariableError(problems)
 
     def _note_aliases(self) -> None:
         names: dict[str, list[str]] = {}
@@ -355,12 +365,6 @@ class Scanner:
         for i, item in enumerate(self.found.items):
             if item.variable.name in names:
                 self.found.items[i] = item.also(tuple(names[item.variable.name]))
-
-
-def _unsupported(reasons: dict[str, str], is_target: bool) -> UnsupportedVariableError:
-    if is_target:
-        return UnsupportedVariableError(reasons, "nothing can be loaded into this state; it is unchanged")
-    return UnsupportedVariableError(reasons)
 
 
 def _is_fixed(container: Any) -> bool:

@@ -249,7 +249,7 @@ def export(
 @app.command(
     help=_help(
         "Convert files of others to Holdfast, and back.",
-        "What the source is, its content says: a .pt file, a safetensors file or a Hugging Face folder, .npz, a folder of "
+        "What the source is, its content says: a .pt file, a safetensors file or a Hugging Face folder, .npz or .npy, a folder of "
         "torch.distributed.checkpoint, of Orbax or of paddle.distributed, a .pdparams file (or what the names of such a pair "
         "begin with), Fluid's folder with a file per variable, combined file or tree of checkpoints, or Holdfast's own. "
         "Nothing in it is executed. Without --to, files of others become Holdfast's, and Holdfast's become a folder of "
@@ -303,7 +303,7 @@ def convert(
         typer.Option(
             "--bfloat16",
             metavar="NAME",
-            help="An array of .pdparams or .npz that is bfloat16, stored as bare bits; '*': all.",
+            help="An array of .pdparams, .npz or .npy that is bfloat16, stored as bare bits; '*': all.",
         ),
     ] = None,
     paddle: Annotated[

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import holdfast
@@ -40,7 +42,7 @@ def convert(
         raise UsageError(
             f"{source} is Holdfast's already; copy its folder, or say --to with one of {', '.join(TARGETS[1:])}"
         )
-    if content.kind in ("torch", "dcp") and chosen == "holdfast":
+    if content.kind in ("torch", "dcp") and chosen in ("holdfast", "pt"):
         content = convert_training.with_names(content, hints.listed())
     elif hints.names is not None and content.kind not in ("fluid-combined", "fluid-model"):
         raise UsageError(f"--names has no meaning for {source} ({content.kind}) and --to {chosen}")
@@ -51,21 +53,30 @@ def convert(
     return DONE
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What was written: the serial if there is one, and the names of the values."""
+
+    serial: int | None = None
+    values: Collection[str] = ()
+
+
 def _write(
     content: Content, destination: str, to: str, dialect: Dialect, left_out: list[str], progress: Callback | None
-) -> int | None:
-    """Write, and return the serial if there is one."""
+) -> _Made:
     trainers = content.trainers
     if to == "holdfast":
-        return _to_holdfast(content, destination, left_out, progress)
-    left_out += [f"value {name}" for name in content.values]
+        return _Made(_to_holdfast(content, destination, left_out, progress), content.values)
+    values = _fitting(content, to, left_out)
     if to != "fluid-checkpoint" and trainers is not None:
         left_out += [f"arguments of trainer {k}" for k, arguments in trainers.items() if arguments]
     if to == "fluid-checkpoint":
         tables = {n.removeprefix(TABLES): v for n, v in content.variables.items() if n.startswith(TABLES)}
         rest = {n: v for n, v in content.variables.items() if not n.startswith(TABLES)}
         arguments = {k: _texts(k, held, left_out) for k, held in (trainers or {0: None}).items()}
-        return checkpoint_tree.write(destination, rest, trainers=arguments, lookup_tables=tables, dialect=dialect)
+        return _Made(
+            checkpoint_tree.write(destination, rest, trainers=arguments, lookup_tables=tables, dialect=dialect)
+        )
     if to == "fluid":
         fluid_folder.write_variables(destination, content.variables, dialect=dialect)
     elif to == "fluid-combined":
@@ -73,11 +84,31 @@ def _write(
         folder, name = os.path.split(os.path.abspath(destination))
         fluid_folder.write_variables(folder, content.variables, filename=name, dialect=dialect)
     elif to == "pdparams":
-        _to_pickles(content, destination, dialect)
+        _to_pickles(content, values, destination, dialect)
     else:
         _refuse_existing(destination)
-        (torch_files if to == "pt" else npz).write(destination, arrays_of(content)[0])
-    return None
+        arrays = arrays_of(content)[0]
+        if to == "pt":
+            torch_files.write(destination, arrays, values)
+        else:
+            npz.write(destination, arrays)
+    return _Made(None, values)
+
+
+def _fitting(content: Content, to: str, left_out: list[str]) -> dict[str, Any]:
+    """The values that have a place in a file of others; the rest is left out, and why."""
+    names = arrays_of(content)[0].keys()
+    kept: dict[str, Any] = {}
+    for name, value in content.values.items():
+        if to != "pt" and isinstance(value, Tagged) and value.tag == "$variable":
+            left_out.append(f"name {name}: a second one of {value.value!r}")
+        elif to not in ("pt", "pdparams"):
+            left_out.append(f"value {name}")
+        elif reason := torch_files.value_problem(value, names) if to == "pt" else pdparams.value_problem(value):
+            left_out.append(f"value {name}: {reason}")
+        else:
+            kept[name] = value
+    return kept
 
 
 def _to_holdfast(content: Content, destination: str, left_out: list[str], progress: Callback | None) -> int | None:
@@ -119,17 +150,19 @@ def _texts(trainer: int, arguments: Any, left_out: list[str]) -> dict[str, str]:
     return {}
 
 
-def _to_pickles(content: Content, destination: str, dialect: Dialect) -> None:
-    """Parameters into DST.pdparams, the others into DST.pdopt, as Paddle keeps them."""
+def _to_pickles(content: Content, values: dict[str, Any], destination: str, dialect: Dialect) -> None:
+    """Parameters into DST.pdparams, the others and values into DST.pdopt, as Paddle keeps them."""
     stem = destination.removesuffix(".pdparams")
     arrays, parameters = arrays_of(content)
     files = {".pdopt": [n for n in arrays if n not in parameters], ".pdparams": [n for n in arrays if n in parameters]}
-    for ending, names in files.items():
-        if names:
-            _refuse_existing(stem + ending)
-    for ending, names in files.items():
-        if names:
-            pdparams.write(stem + ending, {name: arrays[name] for name in names}, dialect=dialect)
+    written = [ending for ending, names in files.items() if names or (ending == ".pdopt" and values)]
+    for ending in written:
+        _refuse_existing(stem + ending)
+    if reasons := pdparams.problems(arrays, dialect):  # before the first of the two is there
+        raise UnsupportedVariableError(reasons)
+    for ending in written:
+        held = {name: arrays[name] for name in files[ending]}
+        pdparams.write(stem + ending, held, values=values if ending == ".pdopt" else {}, dialect=dialect)
 
 
 def _refuse_existing(path: str) -> None:
@@ -137,7 +170,7 @@ def _refuse_existing(path: str) -> None:
         raise ForeignFolderError(f"{path} exists; it is never overwritten. Choose another path or remove it")
 
 
-def _report(content: Content, destination: str, to: str, made: int | None, left_out: list[str], out: Output) -> None:
+def _report(content: Content, destination: str, to: str, made: _Made, left_out: list[str], out: Output) -> None:
     listed = [
         {
             "name": name,
@@ -151,7 +184,7 @@ def _report(content: Content, destination: str, to: str, made: int | None, left_
     total = sum(value.array.nbytes for value in content.variables.values())
     path = os.path.abspath(destination)
     # Second names of variables are values in the format; to people they are none.
-    values = [n for n, value in content.values.items() if not isinstance(value, Tagged)] if to == "holdfast" else []
+    values = [name for name in made.values if not isinstance(content.values[name], Tagged)]
     out.document(
         {
             "source": os.path.abspath(content.path),
@@ -159,7 +192,7 @@ def _report(content: Content, destination: str, to: str, made: int | None, left_
             "source_serial": content.serial,
             "path": path,
             "kind": to,
-            "serial": made,
+            "serial": made.serial,
             "variables": listed,
             "bytes": total,
             "values": values,
@@ -168,7 +201,7 @@ def _report(content: Content, destination: str, to: str, made: int | None, left_
         }
     )
     parameters = len(listed) - len(content.others)
-    where, there = _place(os.path.abspath(content.path), content.serial), _place(path, made)
+    where, there = _place(os.path.abspath(content.path), content.serial), _place(path, made.serial)
     held = f"{count(len(listed), 'variable')}, {count(parameters, 'parameter')} among them, {size(total)}"
     if values:
         held += f"; {count(len(values), 'value')}"

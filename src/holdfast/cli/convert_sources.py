@@ -16,6 +16,7 @@ from holdfast.cli.exits import UsageError
 from holdfast.cli.targets import Target, target
 from holdfast.engine.progress import Callback, Meter
 from holdfast.errors import CheckpointNotFoundError, FormatError
+from holdfast.format.values import Tagged
 from holdfast.interop import (
     checkpoint_tree,
     dcp,
@@ -33,11 +34,13 @@ from holdfast.interop import (
 from holdfast.interop.arrays import from_arrays, to_arrays
 from holdfast.interop.expected import Expected, Value
 from holdfast.interop.fluid_names import MODEL, not_parameters
-from holdfast.interop.foreign import Held
+from holdfast.interop.foreign import Held, collect
 from holdfast.interop.lodtensor import LoDTensor
 from holdfast.interop.optimizers import Optimizer
+from holdfast.interop.plain import references, renamed
 from holdfast.interop.recognise import Kind, combined_files, recognise
 
+_PAIR = (".pdparams", ".pdopt")
 TABLES = "__lookup_table__/"
 """How the names of lookup-table shards begin, among the other variables."""
 
@@ -50,7 +53,7 @@ class Hints:
         program: file with the program whose variables a combined file holds.
         names: file with their names, one a line; or with those of the parameters of PyTorch's optimizers.
         persistable: patterns of names that are no parameters.
-        bfloat16: names of arrays that a pickle or an npz file holds as bare 16 bits and that are bfloat16; `*` for all.
+        bfloat16: names of arrays that a pickle or a file of NumPy holds as bare 16 bits and that are bfloat16; `*` for all.
         part: the key below which everything is taken, with names as if it were all; None for the whole.
     """
 
@@ -87,7 +90,7 @@ class Content:
         others: names of those that are no parameters.
         trainers: arguments of each trainer; None if the source is no checkpoint.
         left_out: what cannot be carried over, for people.
-        values: plain values beside the variables, by name.
+        values: plain values beside the variables, by name; of Holdfast's own all that a state held, and second names of variables.
         optimizers: of PyTorch; their variables and values are among the others, under numbers.
         frozen: names of parameters that were not trained.
         notes: what people should know besides.
@@ -122,7 +125,7 @@ def read(text: str, serial: int | None, hints: Hints, progress: Callback | None 
     kind: Kind | None = None
     if chosen.kind != "nothing":
         kind = recognise(chosen.path)
-    elif os.path.isfile(chosen.path + ".pdparams"):  # Paddle's own way to name the pair of files
+    elif any(os.path.isfile(chosen.path + ending) for ending in _PAIR):  # Paddle's own way to name the pair of files
         kind = "pdparams"
     else:
         raise CheckpointNotFoundError(f"{chosen.path} does not exist")
@@ -164,10 +167,12 @@ def _holdfast(chosen: Target) -> Content:
         others = {name for name, variable in checkpoint.variables.items() if variable.kind != "parameter"}
         whole = checkpoint.manifest.content == "checkpoint"
         trainer_args, values = checkpoint.trainer()
-        left_out = [f"value {name}" for name in values]
+        values |= {name: Tagged("$variable", first) for name, first in checkpoint.manifest.aliases.items()}
     variables = from_arrays(arrays)
     trainers = {0: trainer_args} if whole else None
-    return Content("holdfast", chosen.path, checkpoint.serial, variables, others & set(variables), trainers, left_out)
+    return Content(
+        "holdfast", chosen.path, checkpoint.serial, variables, others & set(variables), trainers, values=values
+    )
 
 
 def _other(kind: Kind, chosen: Target, hints: Hints) -> Content:
@@ -202,8 +207,8 @@ def _other(kind: Kind, chosen: Target, hints: Hints) -> Content:
             return _held(kind, path, huggingface.read_file(path))
         case "huggingface":
             return _held(kind, path, (huggingface.read_folder if os.path.isdir(path) else huggingface.read_index)(path))
-        case "npz":
-            return _held(kind, path, _npz(path, hints))
+        case "npz" | "npy":
+            return _held(kind, path, _of_numpy(kind, path, hints))
         case "orbax":
             return _held(kind, path, orbax.read(path))
         case "orbax-steps":
@@ -231,9 +236,10 @@ def _held(kind: Kind, path: str, held: Held) -> Content:
     )
 
 
-def _npz(path: str, hints: Hints) -> Held:
+def _of_numpy(kind: Kind, path: str, hints: Hints) -> Held:
+    read = npz.read if kind == "npz" else npz.read_npy
     try:
-        return npz.read(path, bfloat16="all" if "*" in hints.bfloat16 else hints.bfloat16)
+        return read(path, bfloat16="all" if "*" in hints.bfloat16 else hints.bfloat16)
     except FormatError:
         raise
     except ValueError as error:  # it has no such names
@@ -251,8 +257,9 @@ def _named(kind: Kind, path: str, variables: dict[str, Value]) -> Content:
 
 def _pickled(path: str, hints: Hints) -> Content:
     """One pickle, or Paddle's pair of them by what their names begin with."""
-    files = [path] if os.path.isfile(path) else [path + ending for ending in (".pdparams", ".pdopt")]
+    files = [path] if os.path.isfile(path) else [path + ending for ending in _PAIR]
     variables: dict[str, Value] = {}
+    values: dict[str, Any] = {}
     others: set[str] = set()
     left_out: list[str] = []
     for file in files:
@@ -262,15 +269,22 @@ def _pickled(path: str, hints: Hints) -> Content:
         marked = [name for name in hints.bfloat16 if name in found.arrays]
         if marked:
             found = pdparams.read(file, bfloat16=marked)
-        if twice := sorted(found.arrays.keys() & variables.keys()):
-            raise UsageError(f"{files[0]} and {file} both hold {', '.join(twice)}; convert them one by one")
+        tables = [
+            name for name in found.values if name.endswith(f".{pdparams.STRUCTURED_NAMES}")
+        ]  # of a part of the file
+        held = collect({n: value for n, value in found.values.items() if n not in tables}, os.path.getsize(file), file)
+        twice = {*found.arrays, *held.values} & {*variables, *values}
+        twice -= {n for n in values.keys() & held.values.keys() if values[n] == held.values[n]}
+        if twice:
+            raise UsageError(f"{files[0]} and {file} both hold {', '.join(sorted(twice))}; convert them one by one")
         variables |= plain(found.arrays)
         if file.endswith(".pdopt"):
             others |= found.arrays.keys()
-        left_out += [f"value {name}" for name in found.values]
-        if any(name != variable for name, variable in found.structured_names.items()):
+        values |= held.values
+        left_out += held.left_out
+        if tables or any(name != variable for name, variable in found.structured_names.items()):
             left_out.append(f"the names of variables in {os.path.basename(file)}")
-    return Content("pdparams", path, None, variables, others | not_parameters(variables), None, left_out)
+    return Content("pdparams", path, None, variables, others | not_parameters(variables), None, left_out, values)
 
 
 def _with_program(kind: Kind, path: str, hints: Hints) -> Content:
@@ -321,19 +335,36 @@ def part_of(content: Content, part: str) -> Content:
     """
     prefix = f"{part}."
     variables = {n.removeprefix(prefix): value for n, value in content.variables.items() if n.startswith(prefix)}
+    others = {name.removeprefix(prefix) for name in content.others if name.startswith(prefix)}
+    values: dict[str, Any] = {}
+    left_out = [*content.left_out]
+    for name, value in _below(content.values, part):
+        short, outside = name.removeprefix(prefix), [r for r in references(value) if not r.startswith(prefix)]
+        if not outside:
+            values[short] = renamed(value, lambda name: name.removeprefix(prefix))
+        elif (
+            isinstance(value, Tagged) and value.value in content.variables
+        ):  # the second name of what is not in the part
+            variables[short] = content.variables[value.value]
+            others |= {short} if value.value in content.others else set()
+        else:
+            left_out.append(f"value {name}: it refers to the variable {outside[0]!r}, which is outside of {part}")
     roots = dict.fromkeys(name.partition(".")[0] for name in (*content.variables, *content.values))
     if not variables:
         raise UsageError(f"{content.path} has no part {part!r} with variables in it; it has {', '.join([*roots][:50])}")
     beside = [name for name in (*content.variables, *content.values) if not name.startswith(prefix)]
     rest = dict.fromkeys(name.partition(".")[0] for name in beside)
-    return replace(
-        content,
-        variables=variables,
-        others={name.removeprefix(prefix) for name in content.others if name.startswith(prefix)},
-        left_out=[*content.left_out, *(f"part {name}" for name in rest if name != part)],
-        values={name.removeprefix(prefix): value for name, value in content.values.items() if name.startswith(prefix)},
-        optimizers=[],
-    )
+    left_out += [f"part {name}" for name in rest if name != part]
+    return replace(content, variables=variables, others=others, left_out=left_out, values=values, optimizers=[])
+
+
+def _below(values: dict[str, Any], part: str) -> Iterator[tuple[str, Any]]:
+    """The values below a key, also those in one value that has the key itself, such as an optimizer's settings."""
+    for name, value in values.items():
+        if name == part and isinstance(value, dict):
+            yield from ((f"{part}.{key}", item) for key, item in value.items())
+        elif name.startswith(f"{part}."):
+            yield name, value
 
 
 def arrays_of(content: Content) -> tuple[dict[str, np.ndarray], set[str]]:

@@ -1,4 +1,4 @@
-"""`.npz`, NumPy's archives of arrays. Pickled objects in them are refused.
+"""`.npz` and `.npy`, NumPy's archives of arrays and single arrays. Pickled objects in them are refused.
 
 NumPy has no name for bfloat16 and float8 in its files: it writes `|V2` and `|V1`, from which nobody can tell what they are.
 
@@ -8,10 +8,11 @@ Source: numpy.lib.format and `numpy.savez` of NumPy 2.4.
 from __future__ import annotations
 
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import IO, Literal
 
 import ml_dtypes
 import numpy as np
@@ -22,6 +23,8 @@ from holdfast.interop.foreign import Held
 from holdfast.interop.source import check_memory, opened
 
 _ENDING = ".npy"
+# What NumPy raises of headers, which it gives to Python's own parser. They are short: it is no memory that is missing.
+_OF_HEADERS = (ValueError, TypeError, tokenize.TokenError, RecursionError, MemoryError)
 _MAX_NAME_BYTES = 60_000  # a zip file has 65,535 for it
 
 
@@ -56,14 +59,43 @@ def read(path: str | os.PathLike[str], *, bfloat16: Collection[str] | Literal["a
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise FormatError(f"{where} is cut off or malformed: {error}") from error
     if objects:
-        raise FormatError(
-            f"{where}: {', '.join(map(repr, objects[:50]))} hold{'s' * (len(objects) == 1)} pickled objects, which are not read: "
-            "nothing of it was executed. If you trust it, load it with allow_pickle=True, and save what is in there as arrays of "
-            "numbers"
-        )
+        raise _pickled(where, f"{', '.join(map(repr, objects[:50]))} hold{'s' * (len(objects) == 1)}")
     arrays = {name: array for name, array in members.items() if array is not None}
     left_out = [f"value {name}" for name, array in members.items() if array is None]
     return Held(_marked(arrays, bfloat16, where), set(), left_out)
+
+
+def read_npy(path: str | os.PathLike[str], *, bfloat16: Collection[str] | Literal["all"] = ()) -> Held:
+    """The array of a `.npy` file, under the file's name before the dot.
+
+    Args:
+        path: the file.
+        bfloat16: that name, if the array is bfloat16; or `"all"`.
+
+    Raises:
+        FormatError, UnsupportedVariableError, ValueError, StorageError: as from `read`; an array of text too is unsupported.
+    """
+    where = os.fspath(path)
+    name = os.path.basename(where).removesuffix(_ENDING)
+    with opened(where) as source:
+        try:
+            dtype = _checked_header(source.file, source.size, where)
+            if dtype.hasobject:
+                raise _pickled(where, "it holds")
+            source.rewind()
+            array = np.lib.format.read_array(source.file, allow_pickle=False)
+        except (FormatError, StorageError):
+            raise
+        except (ValueError, EOFError) as error:
+            raise FormatError(f"{where} is cut off or malformed: {error}") from error
+    return Held(_marked({name: _plain(array)}, bfloat16, where))
+
+
+def _pickled(where: str, what: str) -> FormatError:
+    return FormatError(
+        f"{where}: {what} pickled objects, which are not read: nothing of it was executed. If you trust it, load it with "
+        "allow_pickle=True, and save what is in there as arrays of numbers"
+    )
 
 
 def _check_count(archive: zipfile.ZipFile, where: str) -> None:
@@ -100,27 +132,36 @@ def _array(objects: list[str], archive: zipfile.ZipFile, member: zipfile.ZipInfo
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise FormatError(f"{what} is compressed in a way that NumPy never uses")
     with archive.open(member) as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
-        except ValueError as error:
-            raise FormatError(f"{what} is no array as NumPy writes it: {error}") from error
-        begun = file.tell()
+        dtype = _checked_header(file, member.file_size, what)
     if dtype.hasobject:
         objects.append(member.filename)
         return None
+    with archive.open(member) as file:
+        return _plain(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _checked_header(file: IO[bytes], size: int, what: str) -> np.dtype:
+    """The dtype of the array in a file of `size` bytes, which is there whole and nothing after it."""
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    except _OF_HEADERS as error:
+        raise FormatError(f"{what} is no array as NumPy writes it: {str(error) or type(error).__name__}") from error
+    if dtype.hasobject:
+        return dtype
     count = 1
     for extent in shape:  # Python's integers do not overflow
         count *= extent
     # Before the memory is taken: a header can say anything.
-    if min(shape, default=0) < 0 or begun + count * dtype.itemsize != member.file_size:
-        raise FormatError(f"{what} has {member.file_size:,} bytes, its header says {dtype} {shape}")
-    with archive.open(member) as file:
-        made: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
-    if dtype.kind not in "iufcb":
-        return made
-    return np.asarray(made, dtype.newbyteorder("="), order="C")
+    if any(type(n) is not int or n < 0 for n in shape) or file.tell() + count * dtype.itemsize != size:
+        raise FormatError(f"{what} has {size:,} bytes, its header says {dtype} {shape}")
+    return dtype
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Numbers in this machine's order and C's; other arrays as they are."""
+    return np.asarray(array, array.dtype.newbyteorder("="), order="C") if array.dtype.kind in "iufcb" else array
 
 
 def _marked(

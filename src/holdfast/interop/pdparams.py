@@ -16,6 +16,7 @@ import numpy as np
 
 from holdfast.errors import FormatError, UnsupportedVariableError
 from holdfast.interop import files, pickle_writing, pickles, tensor
+from holdfast.interop.plain import NotPlainError, plain
 from holdfast.interop.source import read_all
 from holdfast.interop.tensor import Dialect
 
@@ -122,7 +123,7 @@ def write(
         path: the file; one that is there is replaced. The folders above it are made.
         arrays: by name.
         structured_names: dygraph's table, see `PdParams`.
-        values: plain values beside the arrays.
+        values: plain values beside the arrays; scalars of NumPy become numbers of Python.
         dialect: `"paddle"` also takes bfloat16 (as uint16, as Paddle stores it), complex and scalars.
 
     Raises:
@@ -133,19 +134,11 @@ def write(
     values = values or {}
     if twice := sorted(arrays.keys() & values.keys()):
         raise ValueError(f"arrays and values both have {', '.join(twice)}")
-    bits = {
-        n for n, array in arrays.items() if array.dtype == np.uint16 and dialect == "paddle"
-    }  # of bfloat16, unmarked
-    reasons = {n: reason for n, array in arrays.items() if n not in bits and (reason := tensor.problem(array, dialect))}
-    reasons |= {n: reason for n, value in values.items() if (reason := _value_problem(value))}
-    reasons |= {
-        n: "a pickle of protocol 2 holds at most 4 GiB in one piece, and bytes of 128 and above count twice"
-        for n, array in arrays.items()
-        if array.nbytes >= 1 << 31 and n not in reasons
-    }
+    reasons = problems(arrays, dialect)
+    reasons |= {n: reason for n, value in values.items() if (reason := value_problem(value))}
     if reasons:
         raise UnsupportedVariableError(reasons)
-    held: dict[str, Any] = {**values}
+    held: dict[str, Any] = {name: plain(value) for name, value in values.items()}
     for name, array in arrays.items():
         held[name] = array.view(np.uint16) if array.dtype == ml_dtypes.bfloat16 else array
     if structured_names:
@@ -156,10 +149,23 @@ def write(
     return files.write_file(where, pickle_writing.written(held))
 
 
-def _value_problem(value: Any) -> str | None:
+def problems(arrays: Mapping[str, np.ndarray], dialect: Dialect = "fluid") -> dict[str, str]:
+    """Why arrays have no place in such a file, by name; empty if all have."""
+    # Any uint16 is taken for the bits of a bfloat16, as Paddle stores it without a mark.
+    bits = {name for name, array in arrays.items() if array.dtype == np.uint16 and dialect == "paddle"}
+    reasons = {n: reason for n, array in arrays.items() if n not in bits and (reason := tensor.problem(array, dialect))}
+    return reasons | {
+        n: "a pickle of protocol 2 holds at most 4 GiB in one piece, and bytes of 128 and above count twice"
+        for n, array in arrays.items()
+        if array.nbytes >= 1 << 31 and n not in reasons
+    }
+
+
+def value_problem(value: Any) -> str | None:
+    """Why a value has no place in such a file; None if it has."""
     try:
-        for _ in pickle_writing.written(value):
+        for _ in pickle_writing.written(plain(value)):
             pass
-    except pickle_writing.UnwritableError as error:
+    except (NotPlainError, pickle_writing.UnwritableError) as error:
         return str(error)
     return None

@@ -139,7 +139,7 @@ class Finished:
         made: dict[Any, Any] = {}
         for raw, item in value.pairs:
             key = self.of(raw, depth + 1)
-            if not (type(key) in (str, Record) or _is_small(key) or (self._objects and _is_key(key))):
+            if not (is_key(key) or type(key) is Record or (self._objects and _is_key(key))):
                 self._bad(f"a dict has a key of type {type(key).__name__}")
             if key in made:
                 self._bad(f"a dict has the key {str(key)[:100]!r} twice")
@@ -147,8 +147,9 @@ class Finished:
         return made
 
 
-def _is_small(key: Any) -> bool:
-    return type(key) is int and abs(key) < _MAX_KEY
+def is_key(key: Any) -> bool:
+    """Whether this is a key of a dict of plain values."""
+    return type(key) is str or (type(key) is int and abs(key) < _MAX_KEY)
 
 
 def _is_key(key: Any) -> bool:

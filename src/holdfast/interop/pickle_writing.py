@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from holdfast.interop.pickle_parts import is_key
 from holdfast.interop.pickles import DTYPES
 
 
@@ -38,7 +39,7 @@ def _put_value(value: Any) -> Iterator[bytes]:
         case int():
             size = (value.bit_length() + 8) // 8
             if size > 16:
-                raise UnwritableError(f"{value:.3e} is too large an integer")
+                raise UnwritableError(f"an integer of {value.bit_length():,} bits is too large for such a file")
             yield b"\x8a" + bytes((size,)) + value.to_bytes(size, "little", signed=True)
         case float():
             yield b"G" + struct.pack(">d", value)
@@ -49,6 +50,8 @@ def _put_value(value: Any) -> Iterator[bytes]:
         case Mapping():
             yield b"}("
             for key, item in value.items():
+                if not is_key(key):
+                    raise UnwritableError(f"a dict has the key {str(key)[:100]}, and keys are texts and small integers")
                 yield from _put_value(key)
                 yield from _put_value(item)
             yield b"u"

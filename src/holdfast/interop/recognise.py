@@ -30,7 +30,7 @@ from holdfast.interop.source import opened
 Kind = Literal[
     "fluid-checkpoints", "fluid-checkpoint", "fluid-model", "fluid-variables", "fluid-combined", "fluid-tensor",
     "pdparams", "paddle-distributed", "program", "pir-program",
-    "torch", "dcp", "safetensors", "huggingface", "npz", "orbax", "orbax-steps",
+    "torch", "dcp", "safetensors", "huggingface", "npz", "npy", "orbax", "orbax-steps",
 ]  # fmt: skip
 """
 fluid-checkpoints   a tree of `checkpoint_N` (`checkpoint_tree.read`)
@@ -48,6 +48,7 @@ dcp                 a folder of `torch.distributed.checkpoint` (`dcp.read`)
 safetensors         a safetensors file (`huggingface.read_file`)
 huggingface         a folder with such files or `pytorch_model.bin`, or an index of them (`huggingface.read_folder`, `read_index`)
 npz                 a file of `numpy.savez` (`npz.read`)
+npy                 a file of `numpy.save` (`npz.read_npy`)
 orbax               a tree of arrays, or a step with several, of Orbax (`orbax.read`)
 orbax-steps         a folder of such steps (`orbax.read_step`)
 """
@@ -122,6 +123,8 @@ def _file(where: str) -> Kind | None:
         return "huggingface"
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return _archive(where)
+    if head[:6] == b"\x93NUMPY":
+        return "npy"
     if torch_archive.is_legacy(head):
         return "torch"
     try:

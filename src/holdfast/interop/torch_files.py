@@ -1,4 +1,4 @@
-"""`.pt`, `.pth`, `.ckpt`, `.bin`: what `torch.save` writes, read without PyTorch, and dicts of tensors written by it.
+"""`.pt`, `.pth`, `.ckpt`, `.bin`: what `torch.save` writes, read without PyTorch, and dicts of tensors and values written by it.
 
 PyTorch's own restricted unpickler (`weights_only=True`) is not asked. It bounds no memory: of a file of a kilobyte it makes
 gigabytes, by encoding text again and again. And it gives up a whole file for one number of NumPy or one object in it. Here
@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from holdfast import dtypes
 from holdfast.errors import FormatError, UnsupportedVariableError
+from holdfast.format.values import Tagged
 from holdfast.interop import extras, files, foreign, source, torch_archive
 from holdfast.interop.foreign import Held, LeftOut, Refused
 from holdfast.interop.pickle_parts import STORED, Record
+from holdfast.interop.plain import NotPlainError, plain, references
 from holdfast.interop.source import Source
 
 _ROOM = 1 << 30
 _MAX_DIMENSIONS = 32  # of arrays of every NumPy
+_MAX_BITS = 2039  # of an integer of 255 bytes, the longest that PyTorch's restricted unpickler reads
 _NAMES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
     "U64": "uint64", "I64": "int64", "F16": "float16", "F32": "float32", "F64": "float64", "C64": "complex64",
@@ -302,29 +305,70 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 _KNOWN = frozenset(_FUNCTIONS) | _VALUES
 
 
-def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a dict of tensors that `torch.load(path, weights_only=True)` gives back; whole or not at all.
+def write(
+    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], values: Mapping[str, Any] | None = None
+) -> None:
+    """Write a dict of tensors and values that `torch.load(path, weights_only=True)` gives back; whole or not at all.
+
+    Args:
+        path: the file.
+        arrays: by name.
+        values: plain values by name. `Tagged("$variable", name)` in one stands for the tensor of that name: as a whole value it is
+            a second name of it; a tensor that stands inside of a value is not there by its own name too. Scalars of NumPy become
+            numbers of Python, small arrays tensors.
 
     Raises:
-        UnsupportedVariableError: PyTorch has no such dtype; nothing was written.
+        UnsupportedVariableError: PyTorch has no such dtype, or does not read such a value; nothing was written.
+        ValueError: a name is given twice.
         MissingExtraError: PyTorch is not installed.
         StorageError, DiskFullError: the system refused; what was at `path` is still there.
     """
-    where = os.fspath(path)
+    where, values = os.fspath(path), values or {}
+    if twice := sorted(arrays.keys() & values.keys()):
+        raise ValueError(f"arrays and values both have {', '.join(twice)}")
     with extras.needed("torch", where):
         import torch
-    reasons, made = {}, {}
-    for name, array in arrays.items():
+
+    def tensor(array: np.ndarray) -> Any:
         theirs = getattr(torch, _NAMES.get(dtypes.from_numpy(array.dtype) or "", "-"), None)
         if theirs is None and array.dtype == np.complex128:
             theirs = torch.complex128
         if theirs is None:
-            reasons[name] = f"PyTorch {torch.__version__} has no {array.dtype}"
-            continue
+            return None
         # As bytes, because NumPy's dtypes and PyTorch's are not all each other's; a copy, as PyTorch wants memory to write to.
         flat = np.array(array, array.dtype.newbyteorder("="), order="C").reshape(-1).view(np.uint8)
-        made[name] = torch.from_numpy(flat).view(theirs).reshape(array.shape)
+        return torch.from_numpy(flat).view(theirs).reshape(array.shape)
+
+    made = {name: tensor(array) for name, array in arrays.items()}
+    reasons = {n: f"PyTorch {torch.__version__} has no {arrays[n].dtype}" for n, held in made.items() if held is None}
+    reasons |= {n: reason for n, value in values.items() if (reason := value_problem(value, arrays))}
     if reasons:
         raise UnsupportedVariableError(reasons, f"{where} was not written: a file of PyTorch cannot hold all of it")
+    given = {name: plain(value, made, tensor) for name, value in values.items()}
+    inside = {name for value in values.values() if not isinstance(value, Tagged) for name in references(value)}
     with files.new_file(where) as file:
-        torch.save(made, file)
+        torch.save({name: held for name, held in made.items() if name not in inside} | given, file)
+
+
+def value_problem(value: Any, names: Collection[str]) -> str | None:
+    """Why a value has no place in a file for `torch.load(weights_only=True)`; None if it has.
+
+    Args:
+        value: see `write`.
+        names: of the tensors beside it.
+    """
+    if absent := next((name for name in references(value) if name not in names), None):
+        return f"it refers to the variable {absent!r}, which is not there"
+    try:
+        made = plain(value, dict.fromkeys(names))
+    except NotPlainError as error:
+        return str(error)
+    return f"it has an integer of more than {_MAX_BITS:,} bits, which PyTorch does not read" if _is_huge(made) else None
+
+
+def _is_huge(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_is_huge(key) or _is_huge(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return any(map(_is_huge, value))
+    return type(value) is int and value.bit_length() > _MAX_BITS
