@@ -276,3 +276,13 @@ def test_sharded_arrays_are_saved_whole_and_loaded_with_the_targets_sharding(tmp
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == "devices 4\n"
+
+
+def test_long_keys_at_two_places_are_compared_whole(tmp_path: Path) -> None:
+    keys = jax.random.split(jax.random.key(0), 1200)
+    others = keys.at[600].set(jax.random.key(99))
+    holdfast.save_checkpoint({"a": {"k": keys}, "b": {"k": others}}, tmp_path)
+    one = {"k": jax.random.split(jax.random.key(5), 1200)}
+
+    with pytest.raises(MismatchError, match="two values"):
+        holdfast.load_checkpoint({"a": one, "b": one}, tmp_path)
