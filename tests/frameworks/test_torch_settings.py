@@ -135,6 +135,30 @@ def test_optimizer_that_hides_state_is_refused() -> None:
         scan({"m": model, "o": Proxy(inner)})
 
 
+def test_optimizer_that_works_with_another_is_refused_unless_their_state_is_one() -> None:
+    class Sharpness(optim.Optimizer):  # type: ignore[misc]
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, {"rho": 0.05})
+            self.inner = [optim.SGD(self.param_groups, lr=0.1, momentum=0.9)]
+
+    model = Twins()
+    outer = Sharpness(model.parameters())
+
+    with pytest.raises(UnsupportedVariableError, match="'o': a Sharpness keeps a SGD whose state it does not save"):
+        scan({"m": model, "o": outer})
+
+    outer.inner[0].state = outer.state
+    scan({"m": model, "o": outer})
+
+
+def test_optimizer_whose_hook_adds_to_its_state_is_refused() -> None:
+    model, optimizer = made("SGD")
+    optimizer.register_state_dict_post_hook(lambda _, found: found.update(seen=3))
+
+    with pytest.raises(UnsupportedVariableError, match="'o': a SGD saves seen in a way of its own"):
+        scan({"m": model, "o": optimizer})
+
+
 def test_optimizer_at_two_places_is_refused() -> None:
     model, optimizer = made("Adam")
     state = {"m": model, "first": optimizer, "second": optimizer}

@@ -17,6 +17,7 @@ from holdfast.adapters import torch_tensors
 from holdfast.adapters.objects import References, tags
 from holdfast.adapters.parameter_names import Known, known_parameters, localized, short_names
 from holdfast.adapters.state import Arrays, Beside, Leaf, Mark, Rename, Value
+from holdfast.adapters.torch_objects import note_groups
 from holdfast.adapters.torch_settings import essence, fit_problem, give, kind_problem, settings_of
 from holdfast.format.values import Tagged, UnsupportedValueError, encode
 from holdfast.variables import Variable
@@ -47,9 +48,12 @@ def _holder(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer | str:
         if optimizer.world_size > 1:
             return "its state is spread over several processes, which is not supported yet"
         return optimizer.optim
-    if type(optimizer).state_dict is torch.optim.Optimizer.state_dict:
+    kind = type(optimizer).__name__
+    if not _says_itself_what_it_saves(optimizer):
+        if (inner := _hidden_in(optimizer)) is not None:
+            return f"a {kind} keeps a {type(inner).__name__} whose state it does not save; put that one into the state instead"
         return optimizer
-    kind, found = type(optimizer).__name__, optimizer.state_dict()
+    found = optimizer.state_dict()
     if hidden := sorted(map(str, set(found) - {"state", "param_groups"})):
         return f"a {kind} saves {', '.join(hidden)} in a way of its own, which no checkpoint can hold"
     if len(found["state"]) != len(optimizer.state):
@@ -57,6 +61,20 @@ def _holder(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer | str:
             f"a {kind} keeps its state in a way of its own; put the optimizer that it works with into the state instead"
         )
     return optimizer
+
+
+def _says_itself_what_it_saves(optimizer: torch.optim.Optimizer) -> bool:
+    if type(optimizer).state_dict is not torch.optim.Optimizer.state_dict:
+        return True
+    return bool(optimizer._optimizer_state_dict_pre_hooks or optimizer._optimizer_state_dict_post_hooks)
+
+
+def _hidden_in(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer | None:
+    """An optimizer that this one works with, and whose state is not its own."""
+    attributes = list(vars(optimizer).values())
+    attributes += [part for held in attributes if isinstance(held, list | tuple) for part in held]
+    inner = (held for held in attributes if isinstance(held, torch.optim.Optimizer))
+    return next((one for one in inner if one.state is not optimizer.state), None)
 
 
 class _Optimizer:
@@ -131,6 +149,10 @@ class _Optimizer:
         saved = [full for group in content["param_groups"] for full in group["params"]]
         ours = localized(saved, renamed, self._parameters, self._scanner.found.aliases)
         groups = [group | {"params": [ours[full] for full in group["params"]]} for group in content["param_groups"]]
+        present = [
+            [self._full[id(parameter)] for parameter in group["params"]] for group in self._optimizer.param_groups
+        ]
+        note_groups(self._scanner, self._optimizer, present, [group["params"] for group in groups])
         moved: dict[str, str] = {}
         state: dict[str, Any] = {}
         for full, slots in content["state"].items():
