@@ -113,7 +113,7 @@ class CastError(HoldfastError, ValueError):
 
 
 class UnsupportedVariableError(HoldfastError, TypeError):
-    """A state or a file of others holds leaves that no checkpoint can hold; nothing was written.
+    """A state or a file of others holds leaves that no checkpoint can hold; nothing was written, and no state changed.
 
     Attributes:
         reasons: name of the leaf → why.

@@ -6,6 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import holdfast
@@ -118,17 +119,33 @@ def test_dict_in_an_object_keeps_its_type() -> None:
     assert target["scheduler"].get_last_lr() == pytest.approx([1e-3, 1e-4])
 
 
+class Parts:
+    """An object with a state of its own."""
+
+    def __init__(self, *parts: Any) -> None:
+        self.parts: Any = list(parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": self.parts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.parts = state["parts"]
+
+
+def test_arrays_that_an_object_has_not_yet_are_like_those_that_it_has() -> None:
+    run = MemoryStore().at("run")
+    holdfast.save_checkpoint({"p": Parts(torch.ones(2), torch.ones(3), torch.ones(4))}, run)
+    average, mixed, empty = Parts(torch.zeros(2)), Parts(torch.zeros(2), np.zeros(3, np.float32)), Parts()
+
+    for target in (average, mixed, empty):
+        holdfast.load_checkpoint({"p": target}, run)
+
+    assert [type(part) for part in average.parts] == [torch.Tensor] * 3
+    assert [type(part) for part in mixed.parts] == [torch.Tensor, np.ndarray, np.ndarray]
+    assert [type(part) for part in empty.parts] == [np.ndarray] * 3
+
+
 def test_dict_within_lists_of_an_object_keeps_its_type() -> None:
-    class Parts:
-        def __init__(self, *parts: Any) -> None:
-            self.parts: Any = list(parts)
-
-        def state_dict(self) -> dict[str, Any]:
-            return {"parts": self.parts}
-
-        def load_state_dict(self, state: dict[str, Any]) -> None:
-            self.parts = state["parts"]
-
     run = MemoryStore().at("run")
     holdfast.save_checkpoint({"p": Parts(OrderedDict(a=1, b=torch.ones(2)), {"c": 3}, OrderedDict(d=4))}, run)
     target = Parts(OrderedDict(z=0), OrderedDict())

@@ -79,6 +79,7 @@ class References:
     def __init__(self, scanner: Scanner, name: str, mark: Mark, frameworks: Sequence[Framework]) -> None:
         self._scanner, self._name, self._mark, self._frameworks = scanner, name, mark, frameworks
         self._native: dict[str, Callable[[np.ndarray], Any]] = {}
+        self._kinds: set[Callable[[np.ndarray], Any] | None] = set()  # of arrays that it has; None is NumPy's
 
     def made_of(self, item: Any, where: str | None = None) -> Any:
         """The object's state with every array replaced by a reference to its variable, of which the scanner is told."""
@@ -89,11 +90,13 @@ class References:
             return type(item)(self.made_of(child, f"{where}.{i}") for i, child in enumerate(item))
         if isinstance(item, np.ndarray):
             self._scanner.add_array(where, item, self._mark, self._name, in_place=False)
+            self._kinds.add(None)
             return Tagged("$variable", where)
         for framework in self._frameworks:
             if (leaf := framework.leaf(item)) is not None:
                 self._scanner.add_leaf(where, leaf, self._mark, self._name, in_place=False)
                 self._native[where] = framework.native
+                self._kinds.add(framework.native)
                 return Tagged("$variable", where)
         return item
 
@@ -103,12 +106,13 @@ class References:
         Args:
             value: the loaded state.
             arrays: what it refers to.
-            owner: the framework whose arrays the object expects where it had none before.
+            owner: the framework whose arrays the object expects where it had none before; None if its arrays alone say so.
             like: the state before: a dict of another type, such as a `Counter`, stays one.
         """
         if isinstance(value, Tagged) and value.tag == "$variable":
             array = arrays[value.value]
-            native = self._native.get(value.value, owner.native if owner else None)
+            usual = next(iter(self._kinds)) if len(self._kinds) == 1 else None  # what is new is like all else
+            native = self._native.get(value.value, owner.native if owner else usual)
             return native(array) if native else array
         if isinstance(value, dict):
             known = like if isinstance(like, dict) else {}

@@ -50,7 +50,7 @@ def scan(state: Any, *, whole_is_model: bool = False, is_target: bool = False) -
         scanner.walk_root(state, Mark(kind, True))
         return scanner.finish()
     except RecursionError as error:
-        raise UnsupportedVariableError({"state": "it contains itself, or nests too deep"}) from error
+        raise scanner.unsupported({"state": "it contains itself, or nests too deep"}) from error
 
 
 class Scanner:
@@ -326,6 +326,12 @@ class Scanner:
         """Call this when all else has been walked: optimizers need the names of parameters, wherever these are."""
         self._later.append(visit)
 
+    def unsupported(self, reasons: dict[str, str]) -> UnsupportedVariableError:
+        """The error for leaves that no checkpoint can hold."""
+        if self.is_target:
+            return UnsupportedVariableError(reasons, "this state cannot be loaded into; nothing was changed")
+        return UnsupportedVariableError(reasons)
+
     def _take_name(self, name: str) -> None:
         if name in self._names:
             self._problems[name] = "two leaves have this name; rename one of the keys on the way"
@@ -343,7 +349,7 @@ class Scanner:
         while self._later:
             self._later.pop(0)()
         if self._problems:
-            raise UnsupportedVariableError(self._problems)
+            raise self.unsupported(self._problems)
         if self.found.aliases:
             self._note_aliases()
         return self.found
