@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -369,6 +370,18 @@ def test_extra_state_comes_back(extra: Any) -> None:
     holdfast.load_checkpoint({"m": target}, run)
 
     assert str(target.seen) == str(extra)
+
+
+def test_extra_state_keeps_its_type() -> None:
+    saved, target = Counted(), Counted()
+    saved.seen, target.seen = OrderedDict(b=1, a=2), OrderedDict()
+    run = MemoryStore().at("run")
+
+    holdfast.save_checkpoint({"m": saved}, run)
+    holdfast.load_checkpoint({"m": target}, run)
+
+    assert type(target.seen) is OrderedDict
+    assert list(target.seen) == ["b", "a"]
 
 
 def test_averaged_model_comes_back() -> None:

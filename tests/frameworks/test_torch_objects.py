@@ -42,7 +42,18 @@ def untouched(state: dict[str, Any], run: Any, words: str) -> None:
     assert (state["model"]["a"].weight.tolist(), repr(state["scheduler"].state_dict())) == (weight, held)
 
 
+class Prepared:
+    """A scheduler as Accelerate wraps it."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler, self.optimizers = scheduler, [scheduler.optimizer]
+        self.step, self.state_dict, self.load_state_dict = (
+            scheduler.step, scheduler.state_dict, scheduler.load_state_dict,
+        )  # fmt: skip
+
+
 MADE: dict[str, Make] = {
+    "wrapped": lambda optimizer: Prepared(rates.LambdaLR(optimizer, lambda epoch: 0.9**epoch)),
     "LambdaLR": lambda optimizer: rates.LambdaLR(optimizer, lambda epoch: 0.9**epoch),
     "CosineAnnealingLR": lambda optimizer: rates.CosineAnnealingLR(optimizer, 10),
     "SequentialLR": lambda optimizer: rates.SequentialLR(

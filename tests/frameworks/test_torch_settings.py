@@ -75,6 +75,39 @@ def test_optimizer_of_another_kind_is_a_mismatch(first: str, second: str, used: 
     untouched(other, target, saved(model, optimizer), "'o': the checkpoint's optimizer is of another kind: it sets")
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ("Adamax", "Adam", "it does not set amsgrad"),
+        ("Adam", "Adamax", "it sets amsgrad"),
+        ("Adamax", "NAdam", "it does not set .*momentum_decay"),
+        ("Adam", "RAdam", "it sets amsgrad"),
+    ],
+)
+def test_optimizer_that_sets_some_of_what_another_kind_does_is_a_mismatch(first: str, second: str, words: str) -> None:
+    model, optimizer = made(first)
+    train(model, optimizer)
+    other, target = made(second)
+
+    untouched(other, target, saved(model, optimizer), f"'o': the checkpoint's optimizer is of another kind: {words}")
+
+
+def test_optimizer_that_is_called_otherwise_and_sets_the_same_is_taken() -> None:
+    class Mine(optim.Optimizer):  # type: ignore[misc]
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, {"lr": 0.1})
+
+    model = Twins()
+    run = saved(model, Mine(model.parameters()))
+    target = Mine(model.parameters())
+    target.__class__ = type("Renamed", (optim.Optimizer,), {})
+    target.param_groups[0]["lr"] = 0.7
+
+    holdfast.load_checkpoint({"m": model, "o": target}, run)
+
+    assert target.param_groups[0]["lr"] == 0.1
+
+
 def test_optimizer_whose_settings_are_of_another_version_is_taken() -> None:
     model, optimizer = made("AdamW")
     train(model, optimizer)

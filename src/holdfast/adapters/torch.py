@@ -193,9 +193,9 @@ def _add_extra_state(scanner: Scanner, module: Any, name: str, mark: Mark) -> No
     known = scanner.known.get(("extra state", id(module)))
     if known is None:
         held = module.get_extra_state()
-        known = references.made_of(held, name if isinstance(held, dict) else f"{name}.value")
+        known = held, references.made_of(held, name if isinstance(held, dict) else f"{name}.value")
         scanner.known["extra state", id(module)] = known
-    tree = known
+    held, tree = known
     try:
         encode(tree)
     except UnsupportedValueError as error:
@@ -203,7 +203,7 @@ def _add_extra_state(scanner: Scanner, module: Any, name: str, mark: Mark) -> No
         return
 
     def put(value: Any, arrays: Arrays) -> None:
-        module.set_extra_state(references.resolved(value, arrays, sys.modules[__name__]))
+        module.set_extra_state(references.resolved(value, arrays, sys.modules[__name__], held))
 
     def problem(value: Any) -> str | None:
         return "the checkpoint has the state of a generator there" if "$random" in tags(value) else None

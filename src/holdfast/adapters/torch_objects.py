@@ -23,9 +23,9 @@ _SCHEDULERS = "_schedulers"  # what a scheduler made of others saves these as
 
 def scaler_fit(scaler: torch.amp.GradScaler) -> Fit:
     """Why a loaded state is not one for this scaler, as a function."""
-    held = scaler.state_dict()
 
     def problem(content: dict[Any, Any]) -> str | None:
+        held = scaler.state_dict()  # not sooner: a save needs none of this, and it waits for the device
         if held and not content:
             return f"the checkpoint's scaler was not enabled, the target's is; {_NEW}"
         absent = [key for key in held if key not in content]
@@ -36,28 +36,32 @@ def scaler_fit(scaler: torch.amp.GradScaler) -> Fit:
 
 def is_scheduler(node: Any) -> bool:
     """Whether this is an object that changes what the groups of an optimizer set."""
-    return has_state(node) and isinstance(getattr(node, "optimizer", None), torch.optim.Optimizer)
+    return has_state(node) and isinstance(getattr(_unwrapped(node), "optimizer", None), torch.optim.Optimizer)
+
+
+def _unwrapped(scheduler: Any) -> Any:
+    return getattr(scheduler, "scheduler", scheduler)  # as Accelerate has it
 
 
 def note_groups(
     scanner: Scanner, optimizer: torch.optim.Optimizer, ours: list[list[str]], saved: list[list[str]]
 ) -> None:
     """Remember whether the groups of an optimizer, given as names of parameters, are those of the checkpoint."""
-    scanner.known["regrouped", id(optimizer)] = list(map(set, ours)) != list(map(set, saved))
+    scanner.known["regrouped", id(optimizer.param_groups)] = list(map(set, ours)) != list(map(set, saved))
 
 
 def scheduler_fit(scanner: Scanner, scheduler: Any) -> Fit:
     """Why a loaded state is not one for this scheduler, as a function; to be called when the optimizer's has been looked at."""
-    held = scheduler.state_dict()
+    inner = _unwrapped(scheduler)
 
     def problem(content: dict[Any, Any]) -> str | None:
-        if scanner.known.get(("regrouped", id(scheduler.optimizer))):
+        if scanner.known.get(("regrouped", id(inner.optimizer.param_groups))):
             return (
                 "it counts the optimizer's groups by position, and the checkpoint has others, or has them in another order; "
                 f"make them as they were, or {_NEW}"
             )
-        is_ours = isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-        return _kind_problem(held, content) if is_ours else None
+        is_ours = isinstance(inner, torch.optim.lr_scheduler.LRScheduler)
+        return _kind_problem(scheduler.state_dict(), content) if is_ours else None
 
     return problem
 
