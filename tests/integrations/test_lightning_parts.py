@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import (  # noqa: E402
     EarlyStopping,
     EMAWeightAveraging,
     ModelCheckpoint,
+    StochasticWeightAveraging,
 )
 
 from holdfast.integrations.lightning import HoldfastCheckpoint  # noqa: E402
@@ -140,6 +141,30 @@ def test_run_in_two_parts_ends_where_one_in_one_part_ends(
     assert all_of(trainer) == expected_end
     assert trainer.lightning_module.seen["epochs"] == EPOCHS
     assert torch.equal(trainer.lightning_module.seen["mean"], expected.lightning_module.seen["mean"])
+
+
+class BreakOff(Callback):
+    """Ends the run at the beginning of its last epoch."""
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == EPOCHS - 1:
+            raise RuntimeError("enough")
+
+
+def test_run_whose_scheduler_a_callback_has_swapped_goes_on(tmp_path: Path) -> None:
+    def averaging() -> Any:
+        return StochasticWeightAveraging(0.01, swa_epoch_start=1, annealing_epochs=2)
+
+    def cosine(optimizer: Any) -> dict[str, Any]:
+        return {"lr_scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)}
+
+    expected = all_of(fit(tmp_path / "one", EPOCHS, averaging(), schedule=cosine))
+
+    with pytest.raises(RuntimeError, match="enough"):
+        fit(tmp_path / "two", EPOCHS, averaging(), BreakOff(), schedule=cosine)
+    trainer = fit(tmp_path / "two", EPOCHS, averaging(), schedule=cosine)
+
+    assert all_of(trainer) == expected
 
 
 def test_one_trainer_fits_twice(tmp_path: Path) -> None:

@@ -23,7 +23,13 @@ from holdfast.reading import open as open_checkpoint
 try:
     import lightning.pytorch as pl
     import torch
-    from lightning.pytorch.callbacks import BaseFinetuning, Callback, Checkpoint, EarlyStopping
+    from lightning.pytorch.callbacks import (
+        BaseFinetuning,
+        Callback,
+        Checkpoint,
+        EarlyStopping,
+        StochasticWeightAveraging,
+    )
     from lightning.pytorch.utilities.exceptions import SIGTERMException
     from lightning_utilities.core.apply_func import apply_to_collection
 except ImportError as error:
@@ -164,7 +170,7 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
         state = {
             "model": pl_module,
             "optimizers": list(trainer.optimizers),
-            "schedulers": [config.scheduler for config in trainer.lr_scheduler_configs],
+            "schedulers": _schedulers(trainer),
             "loop": _Part(trainer.fit_loop.state_dict, trainer.fit_loop.load_state_dict),
             "callbacks": _Callbacks(trainer, pl_module),
             "random": global_random(),
@@ -186,6 +192,21 @@ class _Part:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._load(apply_to_collection(state, np.ndarray, native))
+
+
+class _Scheduler(_Part):
+    """A scheduler that is given the state of one of another kind too."""
+
+    def __init__(self, scheduler: Any) -> None:
+        super().__init__(scheduler.state_dict, scheduler.load_state_dict)
+        self.optimizer = scheduler.optimizer  # what it counts the groups of
+
+
+def _schedulers(trainer: pl.Trainer) -> list[Any]:
+    found = [config.scheduler for config in trainer.lr_scheduler_configs]
+    # It puts a scheduler of its own in the place of the module's, and does so again after a load, with the state that it has saved.
+    swaps = any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks)
+    return [_Scheduler(scheduler) for scheduler in found] if swaps else found
 
 
 class _Callbacks:
