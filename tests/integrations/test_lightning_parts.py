@@ -97,14 +97,14 @@ def halve(optimizer: Any) -> dict[str, Any]:
     return {"lr_scheduler": {"scheduler": plateau, "monitor": "loss"}}
 
 
-def fit(run: Path, epochs: int = EPOCHS, *callbacks: Any, schedule: Any = None) -> Any:
+def fit(run: Path, epochs: int = EPOCHS, *callbacks: Any, schedule: Any = None, loader: Any = None) -> Any:
     """A trainer that has trained up to so many epochs in all, as a program that is started again."""
     pl.seed_everything(len(holdfast.serials(run)) if run.is_dir() else 0, verbose=False)
     trainer = pl.Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=[*callbacks, HoldfastCheckpoint(holdfast.CheckpointManager(run))],
     )  # fmt: skip
-    trainer.fit(Net(schedule), datamodule=Data())
+    trainer.fit(Net(schedule), loader, datamodule=Data() if loader is None else None)
     return trainer
 
 
@@ -141,6 +141,38 @@ def test_run_in_two_parts_ends_where_one_in_one_part_ends(
     assert all_of(trainer) == expected_end
     assert trainer.lightning_module.seen["epochs"] == EPOCHS
     assert torch.equal(trainer.lightning_module.seen["mean"], expected.lightning_module.seen["mean"])
+
+
+@pytest.mark.parametrize("size", [24, None], ids=["with a length", "without"])
+def test_loader_that_keeps_its_order_goes_on_with_the_next_epoch(tmp_path: Path, size: int | None) -> None:
+    data = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is not installed")
+    samplers = pytest.importorskip("torchdata.stateful_dataloader.sampler", reason="torchdata is not installed")
+
+    class Growing(torch.utils.data.IterableDataset):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.epoch = 0
+
+        def __iter__(self) -> Any:
+            yield from INPUTS * (1 + self.epoch)
+            self.epoch += 1
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"epoch": self.epoch}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.epoch = state["epoch"]
+
+    def loader() -> Any:
+        if size is None:
+            return data.StatefulDataLoader(Growing(), 8)
+        order = samplers.RandomSampler(INPUTS, generator=torch.Generator().manual_seed(1))
+        return data.StatefulDataLoader(INPUTS, 8, sampler=order)
+
+    expected = all_of(fit(tmp_path / "one", EPOCHS, loader=loader()))
+    fit(tmp_path / "two", 1, loader=loader())
+    fit(tmp_path / "two", 2, loader=loader())
+
+    assert all_of(fit(tmp_path / "two", EPOCHS, loader=loader())) == expected
 
 
 class BreakOff(Callback):

@@ -23,6 +23,7 @@ def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
     return numbers
 
 
-def restore_random(manager: CheckpointManager, serial: int) -> None:
-    """Set the process's random generators once more: what a loop did since the restore has drawn from them."""
-    manager.restore({"random": global_random()}, serial=serial, strict="subset")
+def restore_random(manager: CheckpointManager, serial: int, extra: Any = None) -> None:
+    """Set the process's random generators, and what is in `extra`, once more: a loop has drawn from them since the restore."""
+    state = {"random": global_random()} | ({} if extra is None else {"extra": extra})
+    manager.restore(state, serial=serial, strict="subset")

@@ -110,6 +110,8 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
                 # With max_steps Lightning would end the epoch, which is complete, a second time.
                 trainer.fit_loop._restarting = trainer.fit_loop.epoch_loop.restarting = False
                 _step_plateaus(trainer, pl_module, report.trainer_args)
+                if trainer.fit_loop._combined_loader_states_to_load:
+                    self._random_of = report.serial
             state["callbacks"].call_loading_hooks()
             _stay_stopped(trainer, report)
         self._step = self._saved = trainer.global_step
@@ -117,8 +119,11 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Within an epoch the order was drawn long ago; that of a data loader which was made anew just now must not count."""
         if self._random_of is not None:
-            restore_random(self.manager, self._random_of)
+            is_at_end = _load_loaders(trainer)
+            restore_random(self.manager, self._random_of, self._extra if is_at_end else None)
             self._random_of = None
+            if is_at_end:
+                iter(trainer.fit_loop._data_fetcher)  # as at the beginning of every epoch
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -290,6 +295,19 @@ def _step_plateaus(trainer: pl.Trainer, pl_module: pl.LightningModule, saved: di
         is_due = config.interval == "epoch" and (saved["epoch"] + 1) % config.frequency == 0
         if config.reduce_on_plateau and is_due and config.monitor in saved["monitored"]:
             pl_module.lr_scheduler_step(config.scheduler, torch.tensor(saved["monitored"][config.monitor]))
+
+
+def _load_loaders(trainer: pl.Trainer) -> bool:
+    """Give data loaders the state that they had at an epoch's end; Lightning does so only within an epoch, and has done it then."""
+    loop = trainer.fit_loop
+    states, loop._combined_loader_states_to_load = loop._combined_loader_states_to_load, []
+    if not states:
+        return False
+    loop._combined_loader._load_state_dicts(states)
+    for loader in loop._combined_loader.flattened:
+        if getattr(loader, "next_iter_state", None):
+            iter(loader)  # torchdata's takes a state up only now, and that of an epoch that has ended is no new one's
+    return True
 
 
 def _stay_stopped(trainer: pl.Trainer, report: LoadReport) -> None:
