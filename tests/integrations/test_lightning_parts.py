@@ -175,6 +175,33 @@ def test_loader_that_keeps_its_order_goes_on_with_the_next_epoch(tmp_path: Path,
     assert all_of(fit(tmp_path / "two", EPOCHS, loader=loader())) == expected
 
 
+def test_generator_in_extra_goes_on_within_an_epoch(tmp_path: Path) -> None:
+    data = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is not installed")
+
+    class Break(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 5:  # two batches after a save, in the middle of an epoch
+                next(c for c in trainer.callbacks if isinstance(c, HoldfastCheckpoint)).manager.wait_until_finished()
+                raise RuntimeError("enough")
+
+    def run(path: Path, *callbacks: Any) -> Any:
+        pl.seed_everything(0, verbose=False)
+        order = torch.Generator().manual_seed(1)
+        manager = holdfast.CheckpointManager(path, save_interval_steps=4)
+        trainer = pl.Trainer(
+            max_epochs=EPOCHS, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[*callbacks, HoldfastCheckpoint(manager, when="step", extra={"order": order})],
+        )  # fmt: skip
+        trainer.fit(Net(), data.StatefulDataLoader(INPUTS, 8, shuffle=True, generator=order))
+        return all_of(trainer)
+
+    expected = run(tmp_path / "one")
+    with pytest.raises(RuntimeError, match="enough"):
+        run(tmp_path / "two", Break())
+
+    assert run(tmp_path / "two") == expected
+
+
 class BreakOff(Callback):
     """Ends the run at the beginning of its last epoch."""
 

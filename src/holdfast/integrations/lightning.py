@@ -120,7 +120,7 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
         """Within an epoch the order was drawn long ago; that of a data loader which was made anew just now must not count."""
         if self._random_of is not None:
             is_at_end = _load_loaders(trainer)
-            restore_random(self.manager, self._random_of, self._extra if is_at_end else None)
+            restore_random(self.manager, self._random_of, self._extra)
             self._random_of = None
             if is_at_end:
                 iter(trainer.fit_loop._data_fetcher)  # as at the beginning of every epoch
