@@ -175,6 +175,20 @@ def test_loader_that_keeps_its_order_goes_on_with_the_next_epoch(tmp_path: Path,
     assert all_of(fit(tmp_path / "two", EPOCHS, loader=loader())) == expected
 
 
+@pytest.mark.parametrize("damaged", ["trainer_0.json", "model.safetensors"])
+def test_finetuned_run_goes_on_from_an_older_checkpoint_if_the_newest_is_damaged(tmp_path: Path, damaged: str) -> None:
+    expected = all_of(fit(tmp_path / "one", EPOCHS, Thaw()))
+    fit(tmp_path / "two", 1, Thaw())
+    fit(tmp_path / "two", 2, Thaw())
+    file = tmp_path / "two" / "checkpoint_1" / damaged
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.unlink()
+    file.write_bytes(content)
+
+    assert all_of(fit(tmp_path / "two", EPOCHS, Thaw())) == expected
+
+
 def test_generator_in_extra_goes_on_within_an_epoch(tmp_path: Path) -> None:
     data = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is not installed")
 

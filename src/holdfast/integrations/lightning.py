@@ -16,7 +16,7 @@ import numpy as np
 from holdfast.adapters.global_random import global_random
 from holdfast.engine.report import LoadReport
 from holdfast.errors import CheckpointNotFoundError, MissingExtraError
-from holdfast.integrations.common import finite, restore_random
+from holdfast.integrations.common import finite, newest_whole, restore_random
 from holdfast.manager import CheckpointManager
 from holdfast.reading import open as open_checkpoint
 
@@ -96,10 +96,10 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
                 "leave ckpt_path out, or give the manager an empty folder"
             )
         self._random_of = None
-        _unfreeze_again(trainer, pl_module, self.manager)
+        serial = _unfreeze_again(trainer, pl_module, self.manager)
         state = self._state(trainer, pl_module)
         try:
-            report = self.manager.restore(state)
+            report = self.manager.restore(state, serial=serial)
         except CheckpointNotFoundError:
             log.info("no checkpoint in %s: training begins", self.manager.checkpoint_dir)
         else:
@@ -270,17 +270,23 @@ class _Callbacks:
         }
 
 
-def _unfreeze_again(trainer: pl.Trainer, pl_module: pl.LightningModule, manager: CheckpointManager) -> None:
-    """Let finetuning callbacks thaw what they had thawed: the optimizers have the same parameters as saved ones only then."""
+def _unfreeze_again(trainer: pl.Trainer, pl_module: pl.LightningModule, manager: CheckpointManager) -> int | None:
+    """Let finetuning callbacks thaw what they had thawed: the optimizers have the same parameters as saved ones only then.
+
+    Returns:
+        The checkpoint for which that is so, and no other; None if there are no such callbacks, or nothing was saved yet.
+    """
     callbacks = [callback for callback in trainer.callbacks if isinstance(callback, BaseFinetuning)]
-    if not callbacks or manager.latest_serial() is None:
-        return
-    with open_checkpoint(manager.checkpoint_dir) as checkpoint:
+    serial = newest_whole(manager) if callbacks else None
+    if serial is None:
+        return None
+    with open_checkpoint(manager.checkpoint_dir, serial=serial) as checkpoint:
         last = checkpoint.trainer()[0]["epoch"]
     for callback in callbacks:
         for epoch in range(last + 1):
             for optimizer in trainer.optimizers:
                 callback.finetune_function(pl_module, epoch, optimizer)
+    return serial
 
 
 def _monitored(trainer: pl.Trainer) -> dict[str, float]:
