@@ -88,6 +88,17 @@ def equal(a: Run, b: Run) -> bool:
     )
 
 
+def is_as_saved(native: str, made: str) -> bool:
+    """Whether two checkpoints are equal, but for the optimizer's types, of which a file of PyTorch says nothing."""
+    values = []
+    for path in (native, made):
+        with holdfast.open(path) as checkpoint:
+            values.append(checkpoint.trainer()[1])
+    assert values[0]["optimizer"].pop("kinds")
+    assert "kinds" not in values[1]["optimizer"]
+    return values[0] == values[1] and "0 changed, 0 added, 0 removed" in call("diff", native, made).out
+
+
 @pytest.mark.parametrize("optimizer", ["AdamW", "SGD", "Adagrad", "Adafactor", "RMSprop", "NAdam"])
 @pytest.mark.parametrize("new", [True, False], ids=["new", "legacy"])
 def test_with_names_a_script_s_file_is_what_holdfast_would_have_saved_and_goes_on_bit_for_bit(
@@ -102,7 +113,7 @@ def test_with_names_a_script_s_file_is_what_holdfast_would_have_saved_and_goes_o
     assert called.status == 0, called.err
     assert "to made@0 (holdfast): " in called.out
     assert called.out.endswith("; 3 values\n")
-    assert call("diff", "native", "made").status == 0
+    assert is_as_saved("native", "made")
     again = Run(seed=9, optimizer=optimizer)
     state = again.state()
     holdfast.load_checkpoint(state, "made")
@@ -165,7 +176,7 @@ def test_names_that_the_optimizer_was_given_are_believed() -> None:
     holdfast.save_checkpoint({**run.state(), "epoch": 3}, "native")
 
     assert call("convert", "old.pt", "made", "--json").json["notes"] == []
-    assert call("diff", "native", "made").status == 0
+    assert is_as_saved("native", "made")
 
 
 def test_without_names_nothing_is_guessed_and_it_is_said() -> None:

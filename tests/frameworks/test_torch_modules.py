@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,53 @@ def test_module_that_hides_its_weights_is_refused() -> None:
         scan({"m": quantized})
 
 
+class Hooked(nn.Linear):
+    """A layer that saves something besides its weights, in a hook."""
+
+    def __init__(self, key: str = "seen") -> None:
+        super().__init__(2, 2)
+        self.seen = torch.zeros(2)
+        self._register_state_dict_hook(lambda module, found, prefix, _: found.update({prefix + key: module.seen}))
+
+
+class Overriding(nn.Linear):
+    """A layer that saves something besides its weights, in a `state_dict` of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.register_buffer("seen", torch.zeros(2), persistent=False)
+
+    def state_dict(self, *args: Any, prefix: str = "", **options: Any) -> Any:
+        return super().state_dict(*args, prefix=prefix, **options) | {f"{prefix}seen": self.seen}
+
+
+@pytest.mark.parametrize("kind", [Hooked, Overriding])
+def test_module_that_saves_what_it_does_not_show_is_refused(kind: Any) -> None:
+    with pytest.raises(UnsupportedVariableError, match=rf"'m.0': a {kind.__name__} saves seen in a way of its own"):
+        scan({"m": nn.Sequential(kind())})
+
+
+def test_module_that_saves_its_weights_by_other_names_or_less_of_them_is_saved_whole() -> None:
+    layer = Hooked()
+    layer.seen = layer.weight
+    part = nn.Linear(2, 2)
+    part._register_state_dict_hook(lambda module, found, prefix, _: {f"{prefix}weight": found[f"{prefix}weight"]})
+    state = {"m": nn.Sequential(layer, part)}
+
+    assert [item.variable.name for item in scan(state).items] == ["m.0.weight", "m.0.bias", "m.1.weight", "m.1.bias"]
+
+
+def test_hook_that_runs_before_a_module_is_saved_is_called() -> None:
+    run = MemoryStore().at("run")
+    layer = nn.BatchNorm1d(2)
+    layer.register_state_dict_pre_hook(lambda module, *_: module.num_batches_tracked.fill_(7))
+
+    holdfast.save_params(layer, run)
+
+    holdfast.load_params(target := nn.BatchNorm1d(2), run)
+    assert target.num_batches_tracked == 7
+
+
 class Counted(nn.Module):
     """A module with state that is no buffer."""
 
@@ -322,6 +370,18 @@ def test_extra_state_comes_back(extra: Any) -> None:
     holdfast.load_checkpoint({"m": target}, run)
 
     assert str(target.seen) == str(extra)
+
+
+def test_extra_state_keeps_its_type() -> None:
+    saved, target = Counted(), Counted()
+    saved.seen, target.seen = OrderedDict(b=1, a=2), OrderedDict()
+    run = MemoryStore().at("run")
+
+    holdfast.save_checkpoint({"m": saved}, run)
+    holdfast.load_checkpoint({"m": target}, run)
+
+    assert type(target.seen) is OrderedDict
+    assert list(target.seen) == ["b", "a"]
 
 
 def test_averaged_model_comes_back() -> None:

@@ -75,6 +75,39 @@ def test_optimizer_of_another_kind_is_a_mismatch(first: str, second: str, used: 
     untouched(other, target, saved(model, optimizer), "'o': the checkpoint's optimizer is of another kind: it sets")
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ("Adamax", "Adam", "it does not set amsgrad"),
+        ("Adam", "Adamax", "it sets amsgrad"),
+        ("Adamax", "NAdam", "it does not set .*momentum_decay"),
+        ("Adam", "RAdam", "it sets amsgrad"),
+    ],
+)
+def test_optimizer_that_sets_some_of_what_another_kind_does_is_a_mismatch(first: str, second: str, words: str) -> None:
+    model, optimizer = made(first)
+    train(model, optimizer)
+    other, target = made(second)
+
+    untouched(other, target, saved(model, optimizer), f"'o': the checkpoint's optimizer is of another kind: {words}")
+
+
+def test_optimizer_that_is_called_otherwise_and_sets_the_same_is_taken() -> None:
+    class Mine(optim.Optimizer):  # type: ignore[misc]
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, {"lr": 0.1})
+
+    model = Twins()
+    run = saved(model, Mine(model.parameters()))
+    target = Mine(model.parameters())
+    target.__class__ = type("Renamed", (optim.Optimizer,), {})
+    target.param_groups[0]["lr"] = 0.7
+
+    holdfast.load_checkpoint({"m": model, "o": target}, run)
+
+    assert target.param_groups[0]["lr"] == 0.1
+
+
 def test_optimizer_whose_settings_are_of_another_version_is_taken() -> None:
     model, optimizer = made("AdamW")
     train(model, optimizer)
@@ -133,6 +166,30 @@ def test_optimizer_that_hides_state_is_refused() -> None:
         scan({"m": model, "o": hiding})
     with pytest.raises(UnsupportedVariableError, match="'o': a Proxy keeps its state in a way of its own"):
         scan({"m": model, "o": Proxy(inner)})
+
+
+def test_optimizer_that_works_with_another_is_refused_unless_their_state_is_one() -> None:
+    class Sharpness(optim.Optimizer):  # type: ignore[misc]
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, {"rho": 0.05})
+            self.inner = [optim.SGD(self.param_groups, lr=0.1, momentum=0.9)]
+
+    model = Twins()
+    outer = Sharpness(model.parameters())
+
+    with pytest.raises(UnsupportedVariableError, match="'o': a Sharpness keeps a SGD whose state it does not save"):
+        scan({"m": model, "o": outer})
+
+    outer.inner[0].state = outer.state
+    scan({"m": model, "o": outer})
+
+
+def test_optimizer_whose_hook_adds_to_its_state_is_refused() -> None:
+    model, optimizer = made("SGD")
+    optimizer.register_state_dict_post_hook(lambda _, found: found.update(seen=3))
+
+    with pytest.raises(UnsupportedVariableError, match="'o': a SGD saves seen in a way of its own"):
+        scan({"m": model, "o": optimizer})
 
 
 def test_optimizer_at_two_places_is_refused() -> None:

@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import (  # noqa: E402
     EarlyStopping,
     EMAWeightAveraging,
     ModelCheckpoint,
+    StochasticWeightAveraging,
 )
 
 from holdfast.integrations.lightning import HoldfastCheckpoint  # noqa: E402
@@ -96,14 +97,14 @@ def halve(optimizer: Any) -> dict[str, Any]:
     return {"lr_scheduler": {"scheduler": plateau, "monitor": "loss"}}
 
 
-def fit(run: Path, epochs: int = EPOCHS, *callbacks: Any, schedule: Any = None) -> Any:
+def fit(run: Path, epochs: int = EPOCHS, *callbacks: Any, schedule: Any = None, loader: Any = None) -> Any:
     """A trainer that has trained up to so many epochs in all, as a program that is started again."""
     pl.seed_everything(len(holdfast.serials(run)) if run.is_dir() else 0, verbose=False)
     trainer = pl.Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=[*callbacks, HoldfastCheckpoint(holdfast.CheckpointManager(run))],
     )  # fmt: skip
-    trainer.fit(Net(schedule), datamodule=Data())
+    trainer.fit(Net(schedule), loader, datamodule=Data() if loader is None else None)
     return trainer
 
 
@@ -140,6 +141,103 @@ def test_run_in_two_parts_ends_where_one_in_one_part_ends(
     assert all_of(trainer) == expected_end
     assert trainer.lightning_module.seen["epochs"] == EPOCHS
     assert torch.equal(trainer.lightning_module.seen["mean"], expected.lightning_module.seen["mean"])
+
+
+@pytest.mark.parametrize("size", [24, None], ids=["with a length", "without"])
+def test_loader_that_keeps_its_order_goes_on_with_the_next_epoch(tmp_path: Path, size: int | None) -> None:
+    data = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is not installed")
+    samplers = pytest.importorskip("torchdata.stateful_dataloader.sampler", reason="torchdata is not installed")
+
+    class Growing(torch.utils.data.IterableDataset):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.epoch = 0
+
+        def __iter__(self) -> Any:
+            yield from INPUTS * (1 + self.epoch)
+            self.epoch += 1
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"epoch": self.epoch}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.epoch = state["epoch"]
+
+    def loader() -> Any:
+        if size is None:
+            return data.StatefulDataLoader(Growing(), 8)
+        order = samplers.RandomSampler(INPUTS, generator=torch.Generator().manual_seed(1))
+        return data.StatefulDataLoader(INPUTS, 8, sampler=order)
+
+    expected = all_of(fit(tmp_path / "one", EPOCHS, loader=loader()))
+    fit(tmp_path / "two", 1, loader=loader())
+    fit(tmp_path / "two", 2, loader=loader())
+
+    assert all_of(fit(tmp_path / "two", EPOCHS, loader=loader())) == expected
+
+
+@pytest.mark.parametrize("damaged", ["trainer_0.json", "model.safetensors"])
+def test_finetuned_run_goes_on_from_an_older_checkpoint_if_the_newest_is_damaged(tmp_path: Path, damaged: str) -> None:
+    expected = all_of(fit(tmp_path / "one", EPOCHS, Thaw()))
+    fit(tmp_path / "two", 1, Thaw())
+    fit(tmp_path / "two", 2, Thaw())
+    file = tmp_path / "two" / "checkpoint_1" / damaged
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.unlink()
+    file.write_bytes(content)
+
+    assert all_of(fit(tmp_path / "two", EPOCHS, Thaw())) == expected
+
+
+def test_generator_in_extra_goes_on_within_an_epoch(tmp_path: Path) -> None:
+    data = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is not installed")
+
+    class Break(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 5:  # two batches after a save, in the middle of an epoch
+                next(c for c in trainer.callbacks if isinstance(c, HoldfastCheckpoint)).manager.wait_until_finished()
+                raise RuntimeError("enough")
+
+    def run(path: Path, *callbacks: Any) -> Any:
+        pl.seed_everything(0, verbose=False)
+        order = torch.Generator().manual_seed(1)
+        manager = holdfast.CheckpointManager(path, save_interval_steps=4)
+        trainer = pl.Trainer(
+            max_epochs=EPOCHS, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[*callbacks, HoldfastCheckpoint(manager, when="step", extra={"order": order})],
+        )  # fmt: skip
+        trainer.fit(Net(), data.StatefulDataLoader(INPUTS, 8, shuffle=True, generator=order))
+        return all_of(trainer)
+
+    expected = run(tmp_path / "one")
+    with pytest.raises(RuntimeError, match="enough"):
+        run(tmp_path / "two", Break())
+
+    assert run(tmp_path / "two") == expected
+
+
+class BreakOff(Callback):
+    """Ends the run at the beginning of its last epoch."""
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == EPOCHS - 1:
+            raise RuntimeError("enough")
+
+
+def test_run_whose_scheduler_a_callback_has_swapped_goes_on(tmp_path: Path) -> None:
+    def averaging() -> Any:
+        return StochasticWeightAveraging(0.01, swa_epoch_start=1, annealing_epochs=2)
+
+    def cosine(optimizer: Any) -> dict[str, Any]:
+        return {"lr_scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)}
+
+    expected = all_of(fit(tmp_path / "one", EPOCHS, averaging(), schedule=cosine))
+
+    with pytest.raises(RuntimeError, match="enough"):
+        fit(tmp_path / "two", EPOCHS, averaging(), BreakOff(), schedule=cosine)
+    trainer = fit(tmp_path / "two", EPOCHS, averaging(), schedule=cosine)
+
+    assert all_of(trainer) == expected
 
 
 def test_one_trainer_fits_twice(tmp_path: Path) -> None:

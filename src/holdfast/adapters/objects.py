@@ -5,6 +5,8 @@ An object is given back all that it had when it was saved, also arrays that a fr
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +27,26 @@ def has_state(node: Any) -> bool:
 
 
 def add_object(
-    scanner: Scanner, name: str, node: Any, mark: Mark, frameworks: Sequence[Framework], *, replaces: bool = False
+    scanner: Scanner,
+    name: str,
+    node: Any,
+    mark: Mark,
+    frameworks: Sequence[Framework],
+    *,
+    replaces: bool = False,
+    problem: Callable[[dict[Any, Any]], str | None] | None = None,
 ) -> None:
-    """Tell the scanner what an object holds; `replaces` as in `Value`."""
+    """Tell the scanner what an object holds.
+
+    Args:
+        scanner: is told.
+        name: of the object.
+        node: the object.
+        mark: what its arrays are.
+        frameworks: whose arrays it may hold.
+        replaces: as in `Value`.
+        problem: why a loaded state would not fit, beyond what `object_problem` finds.
+    """
     held = node.state_dict()
     if not isinstance(held, dict):
         scanner.refuse(name, f"its state_dict() must return a dict, not {type(held).__name__}")
@@ -43,12 +62,15 @@ def add_object(
 
     def put(value: Any, arrays: Arrays) -> None:
         try:
-            node.load_state_dict(references.resolved(value, arrays, owner))
+            node.load_state_dict(references.resolved(value, arrays, owner, held))
         except Exception as error:
             error.add_note(f"while {name!r} was given its state by load_state_dict()")
             raise
 
-    scanner.add(Value(name, tree, put, object_problem, is_object=True, identity=id(node), replaces=replaces))
+    def misfit(value: Any) -> str | None:
+        return object_problem(value) or (problem(value) if problem is not None else None)
+
+    scanner.add(Value(name, tree, put, misfit, is_object=True, identity=id(node), replaces=replaces))
 
 
 class References:
@@ -57,6 +79,7 @@ class References:
     def __init__(self, scanner: Scanner, name: str, mark: Mark, frameworks: Sequence[Framework]) -> None:
         self._scanner, self._name, self._mark, self._frameworks = scanner, name, mark, frameworks
         self._native: dict[str, Callable[[np.ndarray], Any]] = {}
+        self._kinds: set[Callable[[np.ndarray], Any] | None] = set()  # of arrays that it has; None is NumPy's
 
     def made_of(self, item: Any, where: str | None = None) -> Any:
         """The object's state with every array replaced by a reference to its variable, of which the scanner is told."""
@@ -67,25 +90,48 @@ class References:
             return type(item)(self.made_of(child, f"{where}.{i}") for i, child in enumerate(item))
         if isinstance(item, np.ndarray):
             self._scanner.add_array(where, item, self._mark, self._name, in_place=False)
+            self._kinds.add(None)
             return Tagged("$variable", where)
         for framework in self._frameworks:
             if (leaf := framework.leaf(item)) is not None:
                 self._scanner.add_leaf(where, leaf, self._mark, self._name, in_place=False)
                 self._native[where] = framework.native
+                self._kinds.add(framework.native)
                 return Tagged("$variable", where)
         return item
 
-    def resolved(self, value: Any, arrays: Arrays, owner: Framework | None) -> Any:
-        """A loaded state with every reference replaced by the array, as one of the framework that it was of before."""
+    def resolved(self, value: Any, arrays: Arrays, owner: Framework | None, like: Any = None) -> Any:
+        """A loaded state with every reference replaced by the array, as one of the framework that it was of before.
+
+        Args:
+            value: the loaded state.
+            arrays: what it refers to.
+            owner: the framework whose arrays the object expects where it had none before; None if its arrays alone say so.
+            like: the state before: a dict of another type, such as a `Counter`, stays one.
+        """
         if isinstance(value, Tagged) and value.tag == "$variable":
             array = arrays[value.value]
-            native = self._native.get(value.value, owner.native if owner else None)
+            usual = next(iter(self._kinds)) if len(self._kinds) == 1 else None  # what is new is like all else
+            native = self._native.get(value.value, owner.native if owner else usual)
             return native(array) if native else array
         if isinstance(value, dict):
-            return {key: self.resolved(item, arrays, owner) for key, item in value.items()}
+            known = like if isinstance(like, dict) else {}
+            made = {key: self.resolved(item, arrays, owner, known.get(key)) for key, item in value.items()}
+            return made if type(known) is dict else _filled(known, made)
         if type(value) is list or type(value) is tuple:
-            return type(value)(self.resolved(item, arrays, owner) for item in value)
+            parts = like if isinstance(like, list | tuple) else ()
+            return type(value)(
+                self.resolved(item, arrays, owner, part)
+                for item, part in itertools.zip_longest(value, parts[: len(value)])
+            )
         return value
+
+
+def _filled(like: dict[Any, Any], content: dict[Any, Any]) -> dict[Any, Any]:
+    made = copy.copy(like)
+    made.clear()
+    made.update(content)
+    return made
 
 
 def object_problem(value: Any) -> str | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from holdfast.adapters import torch_data, torch_optim, torch_tensors
+from holdfast.adapters import torch_data, torch_objects, torch_optim, torch_tensors
 from holdfast.adapters.objects import References, add_object, tags
 from holdfast.adapters.parameter_names import note_parameter
 from holdfast.adapters.state import Arrays, Leaf, Mark, Value
@@ -61,6 +61,14 @@ def visit(scanner: Scanner, node: Any, name: str, mark: Mark, container: Any, ke
     elif (loader := torch_data.as_object(node, is_target=scanner.is_target)) is not None:
         loader = scanner.known.setdefault(("loader", id(node)), loader)
         add_object(scanner, name or "loader", loader, mark, [sys.modules[__name__]], replaces=True)
+    elif isinstance(node, torch.amp.GradScaler):
+        problem = torch_objects.scaler_fit(node)
+        add_object(scanner, name or "scaler", node, mark, [sys.modules[__name__]], problem=problem)
+    elif torch_objects.is_scheduler(node):
+        # After its optimizer, in the scan and so in the load: it counts the groups of that by position.
+        problem = torch_objects.scheduler_fit(scanner, node)
+        add = lambda: add_object(scanner, name or "scheduler", node, mark, [sys.modules[__name__]], problem=problem)  # noqa: E731
+        scanner.later(lambda: scanner.later(add))
     else:
         return False
     return True
@@ -144,14 +152,40 @@ def _refusal(module: torch.nn.Module) -> str | None:
         if not getattr(module, "_use_orig_params", True):
             return "an FSDP module whose parameters are flattened; make it with use_orig_params=True"
         return None
-    if type(module)._save_to_state_dict is torch.nn.Module._save_to_state_dict:
+    if _passed_over(module) or not _says_itself_what_it_saves(module):
         return None
-    found: dict[str, Any] = {}
-    module._save_to_state_dict(found, "", True)
-    own = {*module._parameters, *module._buffers, "_extra_state"}
-    if hidden := sorted(set(found) - own):
-        return f"a {type(module).__name__} saves {', '.join(hidden)} in a way of its own, which no checkpoint can hold"
+    held = _held(module)
+    known = {torch_tensors.identity(tensor) for tensor in held.values() if tensor is not None}
+    if hidden := [
+        str(key)
+        for key, value in module.state_dict().items()
+        if key not in held and not (isinstance(value, torch.Tensor) and torch_tensors.identity(value) in known)
+    ]:
+        return (
+            f"a {type(module).__name__} saves {', '.join(hidden[:10])} in a way of its own, which no checkpoint can hold; "
+            "get_extra_state() and set_extra_state() are one that it can"
+        )
     return None
+
+
+def _says_itself_what_it_saves(module: torch.nn.Module) -> bool:
+    base = torch.nn.Module
+    methods = ((module.state_dict, base.state_dict), (module._save_to_state_dict, base._save_to_state_dict))
+    if any(getattr(method, "__func__", None) is not known for method, known in methods):
+        return True
+    return bool(module._state_dict_hooks or module._state_dict_pre_hooks)
+
+
+def _held(module: torch.nn.Module) -> dict[str, torch.Tensor | None]:
+    """What is found of a module by looking at it, under the names of `state_dict()`."""
+    held: dict[str, torch.Tensor | None] = {}
+    for path, part in module.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        held |= {prefix + key: parameter for key, parameter in part._parameters.items()}
+        passing = part._non_persistent_buffers_set
+        held |= {prefix + key: buffer for key, buffer in part._buffers.items() if key not in passing}
+        held[f"{prefix}_extra_state"] = None
+    return held
 
 
 def _add_extra_state(scanner: Scanner, module: Any, name: str, mark: Mark) -> None:
@@ -159,9 +193,9 @@ def _add_extra_state(scanner: Scanner, module: Any, name: str, mark: Mark) -> No
     known = scanner.known.get(("extra state", id(module)))
     if known is None:
         held = module.get_extra_state()
-        known = references.made_of(held, name if isinstance(held, dict) else f"{name}.value")
+        known = held, references.made_of(held, name if isinstance(held, dict) else f"{name}.value")
         scanner.known["extra state", id(module)] = known
-    tree = known
+    held, tree = known
     try:
         encode(tree)
     except UnsupportedValueError as error:
@@ -169,7 +203,7 @@ def _add_extra_state(scanner: Scanner, module: Any, name: str, mark: Mark) -> No
         return
 
     def put(value: Any, arrays: Arrays) -> None:
-        module.set_extra_state(references.resolved(value, arrays, sys.modules[__name__]))
+        module.set_extra_state(references.resolved(value, arrays, sys.modules[__name__], held))
 
     def problem(value: Any) -> str | None:
         return "the checkpoint has the state of a generator there" if "$random" in tags(value) else None

@@ -17,7 +17,8 @@ from holdfast.adapters import torch_tensors
 from holdfast.adapters.objects import References, tags
 from holdfast.adapters.parameter_names import Known, known_parameters, localized, short_names
 from holdfast.adapters.state import Arrays, Beside, Leaf, Mark, Rename, Value
-from holdfast.adapters.torch_settings import essence, fit_problem, give, kind_problem, settings_of
+from holdfast.adapters.torch_objects import note_groups
+from holdfast.adapters.torch_settings import essence, fit_problem, give, kind_problem, kinds_of, settings_of
 from holdfast.format.values import Tagged, UnsupportedValueError, encode
 from holdfast.variables import Variable
 
@@ -47,9 +48,12 @@ def _holder(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer | str:
         if optimizer.world_size > 1:
             return "its state is spread over several processes, which is not supported yet"
         return optimizer.optim
-    if type(optimizer).state_dict is torch.optim.Optimizer.state_dict:
+    kind = type(optimizer).__name__
+    if not _says_itself_what_it_saves(optimizer):
+        if (inner := _hidden_in(optimizer)) is not None:
+            return f"a {kind} keeps a {type(inner).__name__} whose state it does not save; put that one into the state instead"
         return optimizer
-    kind, found = type(optimizer).__name__, optimizer.state_dict()
+    found = optimizer.state_dict()
     if hidden := sorted(map(str, set(found) - {"state", "param_groups"})):
         return f"a {kind} saves {', '.join(hidden)} in a way of its own, which no checkpoint can hold"
     if len(found["state"]) != len(optimizer.state):
@@ -57,6 +61,20 @@ def _holder(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer | str:
             f"a {kind} keeps its state in a way of its own; put the optimizer that it works with into the state instead"
         )
     return optimizer
+
+
+def _says_itself_what_it_saves(optimizer: torch.optim.Optimizer) -> bool:
+    if type(optimizer).state_dict is not torch.optim.Optimizer.state_dict:
+        return True
+    return bool(optimizer._optimizer_state_dict_pre_hooks or optimizer._optimizer_state_dict_post_hooks)
+
+
+def _hidden_in(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer | None:
+    """An optimizer that this one works with, and whose state is not its own."""
+    attributes = list(vars(optimizer).values())
+    attributes += [part for held in attributes if isinstance(held, list | tuple) for part in held]
+    inner = (held for held in attributes if isinstance(held, torch.optim.Optimizer))
+    return next((one for one in inner if one.state is not optimizer.state), None)
 
 
 class _Optimizer:
@@ -87,7 +105,8 @@ class _Optimizer:
                 )
                 return
             state[full] = {slot: self._add_slot(full, slot, value) for slot, value in slots.items()}
-        tree = {"param_groups": [self._group(group) for group in self._optimizer.param_groups], "state": state}
+        groups = [self._group(group) for group in self._optimizer.param_groups]
+        tree = {"kinds": kinds_of(self._holder), "param_groups": groups, "state": state}
         try:
             encode(tree)
         except UnsupportedValueError as error:
@@ -131,6 +150,10 @@ class _Optimizer:
         saved = [full for group in content["param_groups"] for full in group["params"]]
         ours = localized(saved, renamed, self._parameters, self._scanner.found.aliases)
         groups = [group | {"params": [ours[full] for full in group["params"]]} for group in content["param_groups"]]
+        present = [
+            [self._full[id(parameter)] for parameter in group["params"]] for group in self._optimizer.param_groups
+        ]
+        note_groups(self._scanner, self._optimizer, present, [group["params"] for group in groups])
         moved: dict[str, str] = {}
         state: dict[str, Any] = {}
         for full, slots in content["state"].items():
@@ -138,7 +161,7 @@ class _Optimizer:
             state[local] = slots
             if local in self._short:
                 moved |= {v.value: self._variable(local, slot) for slot, v in slots.items() if isinstance(v, Tagged)}
-        return {"param_groups": groups, "state": state}, moved
+        return content | {"param_groups": groups, "state": state}, moved
 
     def _beside(self, content: Any) -> dict[str, Beside]:
         found: dict[str, Beside] = {}
@@ -157,7 +180,8 @@ class _Optimizer:
             return f"the checkpoint's optimizer knows nothing of {', '.join(absent[:10])}"
         if over := [full for full in {**settings, **content["state"]} if full not in self._parameters]:
             return f"the checkpoint's optimizer has {', '.join(over[:10])} too, the target's has not"
-        if reason := kind_problem(getattr(self._optimizer, "defaults", {}), settings.values()):
+        is_renamed = "kinds" in content and not {*content["kinds"]} & {*kinds_of(self._holder)}
+        if reason := kind_problem(getattr(self._optimizer, "defaults", {}), settings.values(), is_renamed=is_renamed):
             return reason
         for number, group in enumerate(self._optimizer.param_groups):
             names = [self._full[id(parameter)] for parameter in group["params"]]
@@ -204,7 +228,7 @@ class _Optimizer:
                 references = self._references.get((full, slot)) or References(self._scanner, "", self._mark, [])
                 from holdfast.adapters import torch as framework  # it imports this module
 
-                state[slot] = references.resolved(value, arrays, framework)
+                state[slot] = references.resolved(value, arrays, framework, state.get(slot))
             elif (full, slot) not in self._in_place:
                 state[slot] = _new_slot(slot, arrays[value.value], parameter, on_device)
 
@@ -234,9 +258,11 @@ def _shape_problem(content: Any) -> str | None:
     if "$random" in tags(content):
         return "the checkpoint has the state of a random number generator in it, which no optimizer can hold"
     wrong = "the checkpoint has something else there, the target an optimizer"
-    if not isinstance(content, dict) or set(content) != {"param_groups", "state"}:
+    if not isinstance(content, dict) or set(content) - {"kinds"} != {"param_groups", "state"}:
         return wrong
-    groups, state = content["param_groups"], content["state"]
+    groups, state, kinds = content["param_groups"], content["state"], content.get("kinds", [])
+    if not isinstance(kinds, list) or not all(type(kind) is str for kind in kinds):
+        return wrong
     if not isinstance(groups, list) or not isinstance(state, dict):
         return wrong
     for group in groups:

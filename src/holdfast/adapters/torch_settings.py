@@ -42,22 +42,32 @@ def essence(settings: Settings) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _WAYS}
 
 
-def kind_problem(defaults: Settings, all_settings: Iterable[Settings]) -> str | None:
+def kinds_of(optimizer: torch.optim.Optimizer) -> list[str]:
+    """What kinds of optimizer this one is, by the names of its types: AdamW is an Adam too."""
+    mro = type(optimizer).__mro__
+    return [kind.__name__ for kind in mro[: mro.index(torch.optim.Optimizer)]]
+
+
+def kind_problem(defaults: Settings, all_settings: Iterable[Settings], *, is_renamed: bool) -> str | None:
     """Why saved settings are those of another kind of optimizer; None if they need not be.
 
-    Some that are not known, or some that are absent, are those of another version of PyTorch; both together are not.
+    Some that are not known, or some that are absent, are those of another version; both together are not. Of an optimizer that
+    goes by another name neither is one: Adamax sets some of what Adam does, and what it sets is no good there.
 
     Args:
         defaults: of the target's optimizer.
         all_settings: of the groups in the checkpoint.
+        is_renamed: whether the checkpoint's optimizer is known to have been of types of other names.
     """
     for settings in all_settings:
-        unknown = sorted(set(settings) - set(defaults) - {*_WAYS, *_SCHEDULED})
+        unknown = sorted(map(str, set(settings) - set(defaults) - {*_WAYS, *_SCHEDULED}))
         absent = sorted(set(defaults) - set(settings) - set(_WAYS))
-        if unknown and absent:
+        if (unknown and absent) or (is_renamed and (unknown or absent)):
+            parts = [f"sets {', '.join(unknown)}"] if unknown else []
+            parts += [f"not {', '.join(absent)}" if unknown else f"does not set {', '.join(absent)}"] if absent else []
             return (
-                f"the checkpoint's optimizer is of another kind: it sets {', '.join(map(str, unknown))}, and not "
-                f"{', '.join(absent)}; skip it and its arrays to begin with a new one"
+                f"the checkpoint's optimizer is of another kind: it {', and '.join(parts)}; skip it and its arrays to begin "
+                "with a new one"
             )
     return None
 

@@ -16,14 +16,20 @@ import numpy as np
 from holdfast.adapters.global_random import global_random
 from holdfast.engine.report import LoadReport
 from holdfast.errors import CheckpointNotFoundError, MissingExtraError
-from holdfast.integrations.common import finite, restore_random
+from holdfast.integrations.common import finite, newest_whole, restore_random
 from holdfast.manager import CheckpointManager
 from holdfast.reading import open as open_checkpoint
 
 try:
     import lightning.pytorch as pl
     import torch
-    from lightning.pytorch.callbacks import BaseFinetuning, Callback, Checkpoint, EarlyStopping
+    from lightning.pytorch.callbacks import (
+        BaseFinetuning,
+        Callback,
+        Checkpoint,
+        EarlyStopping,
+        StochasticWeightAveraging,
+    )
     from lightning.pytorch.utilities.exceptions import SIGTERMException
     from lightning_utilities.core.apply_func import apply_to_collection
 except ImportError as error:
@@ -90,10 +96,10 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
                 "leave ckpt_path out, or give the manager an empty folder"
             )
         self._random_of = None
-        _unfreeze_again(trainer, pl_module, self.manager)
+        serial = _unfreeze_again(trainer, pl_module, self.manager)
         state = self._state(trainer, pl_module)
         try:
-            report = self.manager.restore(state)
+            report = self.manager.restore(state, serial=serial)
         except CheckpointNotFoundError:
             log.info("no checkpoint in %s: training begins", self.manager.checkpoint_dir)
         else:
@@ -104,6 +110,8 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
                 # With max_steps Lightning would end the epoch, which is complete, a second time.
                 trainer.fit_loop._restarting = trainer.fit_loop.epoch_loop.restarting = False
                 _step_plateaus(trainer, pl_module, report.trainer_args)
+                if trainer.fit_loop._combined_loader_states_to_load:
+                    self._random_of = report.serial
             state["callbacks"].call_loading_hooks()
             _stay_stopped(trainer, report)
         self._step = self._saved = trainer.global_step
@@ -111,8 +119,11 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Within an epoch the order was drawn long ago; that of a data loader which was made anew just now must not count."""
         if self._random_of is not None:
-            restore_random(self.manager, self._random_of)
+            is_at_end = _load_loaders(trainer)
+            restore_random(self.manager, self._random_of, self._extra)
             self._random_of = None
+            if is_at_end:
+                iter(trainer.fit_loop._data_fetcher)  # as at the beginning of every epoch
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -164,7 +175,7 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
         state = {
             "model": pl_module,
             "optimizers": list(trainer.optimizers),
-            "schedulers": [config.scheduler for config in trainer.lr_scheduler_configs],
+            "schedulers": _schedulers(trainer),
             "loop": _Part(trainer.fit_loop.state_dict, trainer.fit_loop.load_state_dict),
             "callbacks": _Callbacks(trainer, pl_module),
             "random": global_random(),
@@ -186,6 +197,21 @@ class _Part:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._load(apply_to_collection(state, np.ndarray, native))
+
+
+class _Scheduler(_Part):
+    """A scheduler that is given the state of one of another kind too."""
+
+    def __init__(self, scheduler: Any) -> None:
+        super().__init__(scheduler.state_dict, scheduler.load_state_dict)
+        self.optimizer = scheduler.optimizer  # what it counts the groups of
+
+
+def _schedulers(trainer: pl.Trainer) -> list[Any]:
+    found = [config.scheduler for config in trainer.lr_scheduler_configs]
+    # It puts a scheduler of its own in the place of the module's, and does so again after a load, with the state that it has saved.
+    swaps = any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks)
+    return [_Scheduler(scheduler) for scheduler in found] if swaps else found
 
 
 class _Callbacks:
@@ -244,17 +270,23 @@ class _Callbacks:
         }
 
 
-def _unfreeze_again(trainer: pl.Trainer, pl_module: pl.LightningModule, manager: CheckpointManager) -> None:
-    """Let finetuning callbacks thaw what they had thawed: the optimizers have the same parameters as saved ones only then."""
+def _unfreeze_again(trainer: pl.Trainer, pl_module: pl.LightningModule, manager: CheckpointManager) -> int | None:
+    """Let finetuning callbacks thaw what they had thawed: the optimizers have the same parameters as saved ones only then.
+
+    Returns:
+        The checkpoint for which that is so, and no other; None if there are no such callbacks, or nothing was saved yet.
+    """
     callbacks = [callback for callback in trainer.callbacks if isinstance(callback, BaseFinetuning)]
-    if not callbacks or manager.latest_serial() is None:
-        return
-    with open_checkpoint(manager.checkpoint_dir) as checkpoint:
+    serial = newest_whole(manager) if callbacks else None
+    if serial is None:
+        return None
+    with open_checkpoint(manager.checkpoint_dir, serial=serial) as checkpoint:
         last = checkpoint.trainer()[0]["epoch"]
     for callback in callbacks:
         for epoch in range(last + 1):
             for optimizer in trainer.optimizers:
                 callback.finetune_function(pl_module, epoch, optimizer)
+    return serial
 
 
 def _monitored(trainer: pl.Trainer) -> dict[str, float]:
@@ -269,6 +301,19 @@ def _step_plateaus(trainer: pl.Trainer, pl_module: pl.LightningModule, saved: di
         is_due = config.interval == "epoch" and (saved["epoch"] + 1) % config.frequency == 0
         if config.reduce_on_plateau and is_due and config.monitor in saved["monitored"]:
             pl_module.lr_scheduler_step(config.scheduler, torch.tensor(saved["monitored"][config.monitor]))
+
+
+def _load_loaders(trainer: pl.Trainer) -> bool:
+    """Give data loaders the state that they had at an epoch's end; Lightning does so only within an epoch, and has done it then."""
+    loop = trainer.fit_loop
+    states, loop._combined_loader_states_to_load = loop._combined_loader_states_to_load, []
+    if not states:
+        return False
+    loop._combined_loader._load_state_dicts(states)
+    for loader in loop._combined_loader.flattened:
+        if getattr(loader, "next_iter_state", None):
+            iter(loader)  # torchdata's takes a state up only now, and that of an epoch that has ended is no new one's
+    return True
 
 
 def _stay_stopped(trainer: pl.Trainer, report: LoadReport) -> None:

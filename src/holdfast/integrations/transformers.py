@@ -13,19 +13,10 @@ import tempfile
 from typing import Any
 
 from holdfast.adapters.global_random import global_random
-from holdfast.errors import (
-    CorruptCheckpointError,
-    FormatError,
-    MismatchError,
-    MissingExtraError,
-    Problem,
-    RestoreError,
-    VersionError,
-)
-from holdfast.integrations.common import finite, restore_random
+from holdfast.errors import MismatchError, MissingExtraError, Problem
+from holdfast.integrations.common import finite, newest_whole, restore_random
 from holdfast.manager import CheckpointManager
 from holdfast.reading import open as open_checkpoint
-from holdfast.runs import verify
 
 try:
     from safetensors.torch import save_file
@@ -90,7 +81,7 @@ class HoldfastCallback(TrainerCallback):  # type: ignore[misc]
         """
         if trainer.args.world_size > 1 or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
             raise NotImplementedError("HoldfastCallback saves runs of one process without DeepSpeed and FSDP so far")
-        self._trainer, self._serial, self._resumed_step = trainer, self._newest_whole(), 0
+        self._trainer, self._serial, self._resumed_step = trainer, newest_whole(self.manager), 0
         if self._serial is None:
             return None
         with open_checkpoint(self.manager.checkpoint_dir, serial=self._serial) as checkpoint:
@@ -108,25 +99,6 @@ class HoldfastCallback(TrainerCallback):  # type: ignore[misc]
         save_file({}, os.path.join(self._folder.name, SAFE_WEIGHTS_NAME))
         _trainer_log.addFilter(_is_news)
         return self._folder.name
-
-    def _newest_whole(self) -> int | None:
-        failures: list[tuple[int, Exception]] = []
-        for serial in reversed(self.manager.serials()):
-            try:
-                verify(self.manager.checkpoint_dir, serial=serial)
-            except VersionError:
-                raise  # it is sound: a newer Holdfast reads it
-            except (CorruptCheckpointError, FormatError) as error:
-                log.warning("checkpoint_%d cannot be restored, trying an older one: %s", serial, error)
-                failures.append((serial, error))
-            else:
-                return serial
-        if failures:
-            listed = "\n".join(f"  checkpoint_{number}: {error}" for number, error in failures)
-            raise RestoreError(
-                f"all checkpoints in {self.manager.checkpoint_dir} are damaged:\n{listed}", failures
-            ) from failures[-1][1]
-        return None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
