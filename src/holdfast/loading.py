@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+import warnings
 from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
@@ -214,6 +215,13 @@ def _load(
         for assign in plan.assign:
             assign()
         found.finish()
+        if found.copies and trainer_id is not None:
+            warnings.warn(
+                f"{', '.join(map(repr, found.copies))}: a dict such as the state_dict() of an optimizer or a scheduler. What was "
+                "loaded is in the dict alone; give it to the object by load_state_dict(), or put the object itself into the state",
+                RuntimeWarning,
+                stacklevel=3,
+            )
     report = LoadReport(
         path=checkpoint.path,
         serial=checkpoint.serial,

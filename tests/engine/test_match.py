@@ -326,3 +326,9 @@ def test_hints_tell_of_whole_parts_that_one_side_lacks(held: list[str], wanted: 
     assert len(found) == (0 if words is None else 1)
     if words is not None:
         assert words in found[0]
+
+
+def test_skip_of_a_thing_with_all_that_is_in_it_may_find_nothing_in_it() -> None:
+    match.check_skip({"a", "optimizer"}, ["optimizer", "optimizer.*"])
+    with pytest.raises(ValueError, match=r"neither the checkpoint nor the target holds: 'optimizer\.\*'"):
+        match.check_skip({"a", "optimizer"}, ["optimizer.*"])

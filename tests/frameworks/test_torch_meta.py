@@ -78,9 +78,7 @@ def test_parameter_that_something_else_refers_to_is_refused_before_anything_chan
     target, run = empty(linear), folder(linear())
     held = weakref.ref(target.bias)
 
-    words = (
-        r"nothing can be loaded into this state; it is unchanged:\s+'bias': is on the meta device, and something else refers to it"
-    )
+    words = r"it is unchanged:\s+'bias': is on the meta device, and something else refers to it"
     with pytest.raises(UnsupportedVariableError, match=words):
         holdfast.load_params(target, run)
 

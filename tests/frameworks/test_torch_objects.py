@@ -187,3 +187,32 @@ def test_state_that_is_no_scaler_s_is_refused() -> None:
 
     with pytest.raises(MismatchError, match="has another object there, without scale, growth_factor"):
         holdfast.load_checkpoint({"scheduler": torch.amp.GradScaler("cpu")}, run, strict="subset")
+
+
+def test_state_dict_as_a_target_is_said_to_be_a_copy() -> None:
+    def parts() -> tuple[Any, Any, Any]:
+        model = torch.nn.Linear(2, 2)
+        optimizer = torch.optim.Adam(model.parameters())
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        return model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 3)
+
+    def dicts(model: Any, optimizer: Any, schedule: Any) -> dict[str, Any]:
+        return {
+            "model": model.state_dict(),
+            "opt": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "epoch": 1,
+        }
+
+    run = MemoryStore().at("run")
+    holdfast.save_checkpoint(dicts(*parts()), run)
+    target = dicts(*parts())
+
+    with pytest.warns(
+        RuntimeWarning, match="'opt', 'schedule': a dict such as the state_dict.* put the object itself"
+    ) as caught:
+        holdfast.load_checkpoint(target, run)
+
+    assert [warning.filename for warning in caught] == [__file__]
+    holdfast.load_vars(target, run)  # tensors are the object's own

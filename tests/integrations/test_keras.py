@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import holdfast
@@ -80,3 +81,17 @@ def test_model_that_is_not_built_and_paths_that_stand_twice_are_named(tmp_path: 
         callback.on_train_begin()
     with pytest.raises(ValueError, match="two variables have the path 'same'"):
         _by_path([keras.Variable(0.0, name="same"), keras.Variable(0.0, name="same")])
+
+
+@pytest.mark.filterwarnings("ignore")  # what libraries warn of when they are imported
+def test_end_of_training_is_saved_whatever_the_interval(tmp_path: Path, backend: str) -> None:
+    import keras
+
+    from holdfast.integrations.keras import HoldfastBackup
+
+    manager = holdfast.CheckpointManager(tmp_path, save_interval_steps=2)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=3, verbose=0, callbacks=[HoldfastBackup(manager)])
+
+    assert manager.all_steps() == [2, 3]

@@ -285,3 +285,26 @@ def test_what_a_hook_adds_and_no_checkpoint_can_hold_is_refused_by_name(tmp_path
         fit(tmp_path, 1, Adds())
 
     assert list(caught.value.reasons) == ["callbacks.on_save_checkpoint.thing"]
+
+
+@pytest.mark.parametrize(
+    ("when", "options", "steps"),
+    [
+        ("epoch", {"max_epochs": 3}, [9]),
+        ("step", {"max_epochs": 3}, [5, 9]),
+        ("step", {"max_steps": 8}, [5, 8]),
+        ("epoch", {"max_epochs": 9, "callbacks": [EarlyStopping("loss", patience=1, min_delta=1000.0)]}, [6]),
+    ],
+    ids=["epochs", "steps", "most steps", "stopped early"],
+)
+def test_end_of_training_is_saved_whatever_the_interval(
+    tmp_path: Path, when: Any, options: dict[str, Any], steps: list[int]
+) -> None:
+    manager = holdfast.CheckpointManager(tmp_path, save_interval_steps=5)
+    callbacks = [*options.pop("callbacks", []), HoldfastCheckpoint(manager, when=when)]
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, callbacks=callbacks, **options
+    )  # fmt: skip
+    trainer.fit(Net(), datamodule=Data())
+
+    assert manager.all_steps() == steps

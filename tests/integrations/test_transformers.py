@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,3 +95,32 @@ def test_resume_point_refuses_what_it_cannot_go_on_from(tmp_path: Path) -> None:
     trainer.is_fsdp_enabled = True
     with pytest.raises(NotImplementedError, match="without DeepSpeed and FSDP"):
         callback.resume_point(trainer)
+
+
+@pytest.mark.filterwarnings("ignore")  # what Transformers warns of
+def test_end_of_training_is_saved_whatever_the_interval_and_once(tmp_path: Path) -> None:
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    from holdfast.integrations.transformers import HoldfastCallback
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = torch.nn.Linear(2, 1)
+
+        def forward(self, x: Any, labels: Any) -> dict[str, Any]:
+            return {"loss": (self.line(x) - labels).square().mean()}
+
+    rows = [{"x": torch.ones(2), "labels": torch.ones(1)}] * 14
+    arguments = TrainingArguments(
+        str(tmp_path / "theirs"), use_cpu=True, report_to=[], save_strategy="no", num_train_epochs=1,
+        per_device_train_batch_size=2, disable_tqdm=True,
+    )  # fmt: skip
+    for _ in range(2):
+        manager = holdfast.CheckpointManager(tmp_path / "run", save_interval_steps=5)
+        callback = HoldfastCallback(manager)
+        trainer = Trainer(Net(), arguments, train_dataset=rows, callbacks=[callback])
+        trainer.train(resume_from_checkpoint=callback.resume_point(trainer))
+
+        assert manager.all_steps() == [5, 7]

@@ -26,6 +26,11 @@ def has_state(node: Any) -> bool:
     return all(callable(m) for m in methods) and not isinstance(node, type)
 
 
+def is_state_dict(node: dict[Any, Any]) -> bool:
+    """Whether a dict is what the `state_dict()` of an optimizer or a scheduler of PyTorch returns."""
+    return node.keys() == {"state", "param_groups"} or {"last_epoch", "_step_count"} <= node.keys()
+
+
 def add_object(
     scanner: Scanner,
     name: str,

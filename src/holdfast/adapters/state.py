@@ -334,6 +334,7 @@ class Scan:
         values: everything else.
         aliases: second names of arrays → the names under which they are among the items.
         rebuilt: what may have to be made anew, containers before what is in them; and what else is to be done after a load.
+        copies: names of dicts that are a `state_dict()`: what is loaded into them, the object that they are of does not know.
     """
 
     state: Any
@@ -342,6 +343,7 @@ class Scan:
     values: list[Value] = field(default_factory=list)
     aliases: dict[str, str] = field(default_factory=dict)
     rebuilt: list[Finished] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
 
     def absent(self) -> dict[str, str]:
         """Why values are not there at present, by name."""

@@ -18,7 +18,7 @@ import numpy as np
 from holdfast import dtypes
 from holdfast.adapters import frameworks
 from holdfast.adapters.numpy import array_problem, plain_array
-from holdfast.adapters.objects import add_object, has_state, references, tags
+from holdfast.adapters.objects import add_object, has_state, is_state_dict, references, tags
 from holdfast.adapters.random import is_random, random_problem, random_value, set_random
 from holdfast.adapters.state import Arrays, Changed, Item, Leaf, Mark, Marked, Part, Rebuilt, Scan, Value, join, place
 from holdfast.engine.pause import collection_paused
@@ -119,6 +119,8 @@ class Scanner:
             return True
         if isinstance(node, dict):
             whole = self._rebuilt_copy(node, container, key) if _is_fixed(container) else node
+            if self.is_target and is_state_dict(node):
+                self.found.copies.append(name)
             prefix = f"{name}." if name else ""
             pairs = list(node.items())
             live = [self.walk(child, f"{prefix}{at}", mark, whole, at) for at, child in pairs]

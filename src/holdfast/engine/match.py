@@ -120,6 +120,8 @@ def check_skip(names: Collection[str], skip: Collection[str]) -> None:
         ValueError: entries match no name; all of them are named.
     """
     held = names if isinstance(names, set | frozenset | dict) else set(names)
+    # What `optimizer` and `optimizer.*` leave alone together is a thing with all that is in it, which may be nothing.
+    skip = [e for e in skip if not (e.endswith(".*") and e[:-2] in skip and e[:-2] in held)]
     unused = [e for e in skip if e not in held and not any(fnmatch.fnmatchcase(name, _glob(e)) for name in held)]
     if unused:
         raise ValueError(

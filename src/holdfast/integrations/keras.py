@@ -110,7 +110,8 @@ class HoldfastBackup(keras.callbacks.Callback):  # type: ignore[misc]
         """Save."""
         if not self._broken_off:
             self._callbacks.check_order(epoch, logs or {})
-            self.manager.save(self._state(), epoch + 1, metrics=finite(logs or {}), wait=False)
+            is_end = epoch + 1 >= self.params["epochs"] or self.model.stop_training  # saved whatever the interval says
+            self.manager.save(self._state(), epoch + 1, metrics=finite(logs or {}), force=is_end, wait=False)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Return only when the last save is durable; what was said to this `fit` is not said to the next one."""

@@ -135,7 +135,7 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
         is_asked = self.manager.preempted  # once: a signal that comes after the save is for the next batch
         ends = is_asked or trainer.global_step == trainer.max_steps
         if not trainer.is_last_batch and (ends or self._when == "step"):
-            self._save(trainer, pl_module, within_epoch=True)
+            self._save(trainer, pl_module, within_epoch=True, force=ends)
         if is_asked:
             trainer.should_stop = True
 
@@ -143,18 +143,20 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
         """Lightning ends at the end of the batch itself when SIGTERM comes, maybe before it gets to the hook above."""
         is_asked = isinstance(exception, SIGTERMException) and self.manager.preempted
         if is_asked and not trainer.is_last_batch and self._saved != trainer.global_step:
-            self._save(trainer, pl_module, within_epoch=True)
+            self._save(trainer, pl_module, within_epoch=True, force=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, unless the epoch was broken off: Lightning would take it for a complete one."""
         if trainer.is_last_batch:
-            self._save(trainer, pl_module, within_epoch=False)
+            self._save(trainer, pl_module, within_epoch=False, force=_is_end(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Return only when the last save is durable."""
         self.manager.wait_until_finished()
 
-    def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, within_epoch: bool) -> None:
+    def _save(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, within_epoch: bool, force: bool
+    ) -> None:  # fmt: skip
         if trainer.fast_dev_run:
             return
         handle = self.manager.save(
@@ -166,6 +168,7 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
                 "within_epoch": within_epoch,
                 "monitored": _monitored(trainer),
             },
+            force=force,
             wait=self.manager.preempted,
         )
         if not handle.reason:
@@ -187,6 +190,12 @@ class HoldfastCheckpoint(Checkpoint):  # type: ignore[misc]
         if self._extra is not None:
             state["extra"] = self._extra
         return state
+
+
+def _is_end(trainer: pl.Trainer) -> bool:
+    """Whether training ends with this epoch: its end is saved whatever the interval says."""
+    is_last = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1
+    return is_last or bool(trainer.should_stop) or 0 <= trainer.max_steps <= trainer.global_step
 
 
 class _Part:

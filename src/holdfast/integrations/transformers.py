@@ -65,7 +65,8 @@ class HoldfastCallback(TrainerCallback):  # type: ignore[misc]
         self._resumed_step = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._waits_for_random = False
-        self._offered: int | None = None
+        self._offered: int | None = None  # steps that the manager was given last, and that it has saved last
+        self._saved: int | None = None
         self._evaluated: tuple[int, dict[str, float]] = (-1, {})
 
     def resume_point(self, trainer: Trainer) -> str | None:
@@ -97,6 +98,8 @@ class HoldfastCallback(TrainerCallback):  # type: ignore[misc]
         progress.save_to_json(os.path.join(self._folder.name, _STATE_FILE))
         # The Trainer insists on weights and takes what it finds.
         save_file({}, os.path.join(self._folder.name, SAFE_WEIGHTS_NAME))
+        if not hasattr(trainer.model, "_keys_to_ignore_on_save"):
+            trainer.model._keys_to_ignore_on_save = None  # the Trainer asks every model for it, and only the library's own have it
         _trainer_log.addFilter(_is_news)
         return self._folder.name
 
@@ -110,8 +113,9 @@ class HoldfastCallback(TrainerCallback):  # type: ignore[misc]
                 "call trainer.train(resume_from_checkpoint=callback.resume_point(trainer))"
             )
         _trainer_log.removeFilter(_is_news)
-        self._offered = state.global_step
+        self._offered, self._saved = state.global_step, None
         if self._serial is not None:
+            self._saved = state.global_step
             report = self.manager.restore(self._state(), serial=self._serial, skip=["random.*", "trainer"])
             self._waits_for_random = True
             log.info("training goes on from %s, step %s", report.path, report.step)
@@ -136,7 +140,7 @@ class HoldfastCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:  # fmt: skip
         """The last moment to save if training is to end."""
         if self.manager.preempted:
-            self._save(state)
+            self._save(state, force=True)
             control.should_training_stop = True
 
     def on_evaluate(
@@ -153,7 +157,7 @@ class HoldfastCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save the end of the run, and return only when that is durable."""
         if not args.load_best_model_at_end:  # else these are older weights now
-            self._save(state)
+            self._save(state, force=True)
         self.manager.wait_until_finished()
         if self._folder is not None:
             self._folder.cleanup()
@@ -164,13 +168,17 @@ class HoldfastCallback(TrainerCallback):  # type: ignore[misc]
             restore_random(self.manager, self._serial)
             self._waits_for_random = False
 
-    def _save(self, state: TrainerState) -> None:
-        if state.global_step == self._offered:
+    def _save(self, state: TrainerState, *, force: bool = False) -> None:
+        if state.global_step == (self._saved if force else self._offered):
             return
         self._offered = state.global_step
         step, metrics = self._evaluated
         metrics = metrics if step == state.global_step else {}
-        self.manager.save(self._state(), state.global_step, metrics=metrics, wait=self.manager.preempted)
+        handle = self.manager.save(
+            self._state(), state.global_step, metrics=metrics, force=force, wait=self.manager.preempted
+        )
+        if not handle.reason:
+            self._saved = state.global_step
 
     def _state(self) -> dict[str, Any]:
         trainer = self._trainer
