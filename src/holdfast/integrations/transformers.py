@@ -99,9 +99,8 @@ class HoldfastCallback(TrainerCallback):  # type: ignore[misc]
         # The Trainer insists on weights and takes what it finds.
         save_file({}, os.path.join(self._folder.name, SAFE_WEIGHTS_NAME))
         if not hasattr(trainer.model, "_keys_to_ignore_on_save"):
-            trainer.model._keys_to_ignore_on_save = (
-                None  # the Trainer asks every model for it, and only the library's own have it
-            )
+            # The Trainer asks every model for it, and only the library's own have it.
+            trainer.model._keys_to_ignore_on_save = None
         _trainer_log.addFilter(_is_news)
         return self._folder.name
 
