@@ -56,9 +56,9 @@ ROWS = (
     Row("the same, the first time", "train", "stall_first", limits.COPY, short=False),
     Row("the same, until durable", "train", "beside", limits.WRITE),
     Row("steps take longer meanwhile, on all cores", "train", "slowdown", limits.SLOWDOWN, short=False, percent=True),
-    Row("save it while training waits, durable", "train", "train_save", limits.WRITE, short=False),
-    Row("load it into arrays that exist, page cache warm", "train", "train_load", limits.READ_WARM, short=False),
-    Row("save it again after 1 % of its variables has changed, durable", "train", "again", short=False),
+    Row("save it while training waits, durable", "train", "train_save", limits.WRITE),
+    Row("resume: load it into arrays that exist, page cache warm", "train", "train_load", limits.READ_WARM),
+    Row("save it again after 1 % of its variables has changed, durable", "train", "again"),
     Row("bytes written by that, of the state's", "train", "again_part", percent=True),
     Row(
         "bytes written if the model is frozen and trains by low-rank weights, of theirs",
