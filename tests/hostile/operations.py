@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import holdfast
+import holdfast.interop.recognise  # what an error is told by: imported late, which would count as executing
 from holdfast.errors import CorruptCheckpointError, HoldfastError
 from holdfast.storage import Location, MemoryStore
 from hostile.cases import ARRAYS, PARAMETERS, TRAINER_ARGS, VALUES
