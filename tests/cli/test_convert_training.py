@@ -385,7 +385,7 @@ def test_what_is_inside_of_a_part_goes_with_it_and_what_refers_outside_is_said()
     assert (called.json["left_out"], called.json["values"]) == (["part b"], ["optimizer"])
     assert "exp_avg" in torch.load("whole.pt", weights_only=True)["optimizer"]["state"]["a.model.one.weight"]
     called = call("convert", "run", "half.pt", "--to", "pt", "--part", "a.optimizer", "--json")
-    assert sorted(called.json["values"]) == ["param_groups", "state"]
+    assert sorted(called.json["values"]) == ["kinds", "param_groups", "state"]
     called = call("convert", "run", "net.pt", "--to", "pt", "--part", "a.model", "--json")
     assert called.json["values"] == []
     run.net.load_state_dict(torch.load("net.pt", weights_only=True))

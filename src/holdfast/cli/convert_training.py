@@ -81,16 +81,20 @@ def _named(content: Content, optimizer: Optimizer, made: Named) -> Content:
     parts = _parts(optimizer)
 
     def is_its(name: str) -> bool:
-        return name.startswith(parts) or f"{name}." in parts
+        return name.startswith(parts) or f"{name}." in parts or name == f"{prefix}kinds"
 
     variables = {name: value for name, value in content.variables.items() if not is_its(name)} | plain(made.arrays)
     values: dict[str, Any] = {}
     for name, value in content.values.items():
         if name == optimizer.name:  # it had no arrays
-            values |= {prefix + key: item for key, item in value.items() if key not in ("state", "param_groups")}
+            values |= {
+                prefix + key: item for key, item in value.items() if key not in ("state", "param_groups", "kinds")
+            }
         elif not is_its(name):
             values[name] = value
-    values[optimizer.name or NAMELESS] = made.value
+    # What kinds of optimizer it is, is known of one that was a checkpoint's before.
+    kinds = {"kinds": content.values[f"{prefix}kinds"]} if f"{prefix}kinds" in content.values else {}
+    values[optimizer.name or NAMELESS] = kinds | made.value
     others = {name for name in content.others if name in variables} | made.arrays.keys()
     trained = set(made.trained)
     still = {name for name in content.variables if made.module and name.startswith(made.module) and name not in trained}
