@@ -22,6 +22,10 @@ from interop.truth import same
 ocp = pytest.importorskip("orbax.checkpoint", reason="orbax-checkpoint is not installed")
 jax = pytest.importorskip("jax", reason="JAX is not installed")
 
+# TensorStore ends reads that Orbax has given up in threads of its own, when their event loop may be closed already: in whichever
+# test runs then.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
