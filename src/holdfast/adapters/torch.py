@@ -96,12 +96,12 @@ def owns(node: Any) -> bool:
 
 
 def _add_tensor(scanner: Scanner, tensor: torch.Tensor, name: str, mark: Mark) -> None:
-    known = ("torch tensor", mark.kind, torch_tensors.identity(tensor))
+    leaf = torch_tensors.describe(tensor)
+    known = ("torch tensor", mark.kind, torch_tensors.identity(tensor, leaf))
     first, _ = scanner.known.setdefault(known, (name, tensor))  # the tensor too: what is alive keeps its id
     if first != name:
         scanner.add_alias(name, first)
     else:
-        leaf = torch_tensors.describe(tensor)
         scanner.add_leaf(name, leaf, mark)
         if isinstance(leaf, Leaf) and leaf.access is None and not tensor.is_inference():
             scanner.note_change(tensor, torch.autograd.graph.increment_version)

@@ -42,6 +42,10 @@ _NAMES: dict[torch.dtype, str] = {
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 _BITS = {1: torch.uint8, 2: torch.int16}  # what the types that NumPy lacks are looked at as
 _FOREIGN = {dtype for dtype, name in _NAMES.items() if dtypes.to_numpy(name).isbuiltin != 1}
+_ORDINARY = (
+    torch.Tensor,
+    torch.nn.Parameter,
+)  # known to be no wrappers: a state has thousands, and is scanned while training waits
 
 
 def describe(tensor: torch.Tensor) -> Leaf | str:
@@ -58,26 +62,37 @@ def describe(tensor: torch.Tensor) -> Leaf | str:
         from holdfast.adapters.torch_meta import Empty, held_problem  # it imports this module
 
         return held_problem(tensor) or Leaf(name, shape, None, Empty(tensor))
-    plain = local.detach().as_subclass(torch.Tensor)
-    if plain.device.type != "cpu" and (device := device_of(plain.device)) is not None:
+    plain = local.detach()
+    if type(plain) is not torch.Tensor:
+        plain = plain.as_subclass(torch.Tensor)
+    if not plain.is_cpu and (device := device_of(plain.device)) is not None:
         return Leaf(name, shape, None, OnDevice(plain, dtypes.to_numpy(name), device))
-    if plain.device.type != "cpu" or plain.is_conj() or plain.is_neg():
+    if not plain.is_cpu or plain.is_conj() or plain.is_neg():
         return Leaf(name, shape, None, _Elsewhere(plain))
     return Leaf(name, shape, _as_array(plain, name))
 
 
 def local_part(tensor: torch.Tensor) -> torch.Tensor | None:
     """The tensor that this process has of a DTensor, if it is the whole; any other tensor itself."""
+    if type(tensor) in _ORDINARY:
+        return tensor
     mesh = getattr(tensor, "device_mesh", None)
     if mesh is None or not hasattr(tensor, "_local_tensor"):
         return tensor
     return tensor._local_tensor if mesh.size() == 1 else None
 
 
-def identity(tensor: torch.Tensor) -> tuple[object, ...]:
-    """The same for tensors that are the same memory seen in the same way."""
+def identity(tensor: torch.Tensor, described: Leaf | str | None = None) -> tuple[object, ...]:
+    """The same for tensors that are the same memory seen in the same way.
+
+    Args:
+        tensor: any.
+        described: what `describe` has said of it, for who knows.
+    """
     local = local_part(tensor)
-    if local is None or _refusal(local) or local.is_meta or local.numel() == 0:
+    if local is None or isinstance(described, str) or (described is None and _refusal(local)):
+        return (id(tensor),)
+    if local.is_meta or local.numel() == 0:
         return (id(tensor),)
     return (local.device, local.data_ptr(), local.dtype, local.shape, local.stride(), local.is_conj(), local.is_neg())
 
@@ -109,7 +124,8 @@ def _as_array(tensor: torch.Tensor, name: str) -> np.ndarray:
 
 
 def _refusal(tensor: torch.Tensor) -> str | None:
-    if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+    is_ordinary = type(tensor) in _ORDINARY
+    if not is_ordinary and isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
         return "is not initialized yet: run the model once first"
     if tensor.is_nested:
         return "is a nested tensor, which no checkpoint can hold; save its .values() and .offsets()"
@@ -121,7 +137,7 @@ def _refusal(tensor: torch.Tensor) -> str | None:
         return f"is a sparse tensor ({tensor.layout}), which no checkpoint can hold; save its indices and values"
     if tensor.is_quantized:
         return "is a quantized tensor, which no checkpoint can hold; save .int_repr() with its scale and zero point"
-    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+    if not is_ordinary and type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return f"is a {type(tensor).__name__}, a wrapper whose parts only its own library knows"
     if tensor._is_zerotensor():
         return "is a zero that PyTorch's autograd keeps without memory; save a .clone()"
