@@ -1,8 +1,7 @@
-"""CheckpointManager: when to save, what to keep, and which checkpoint to restore."""
+"""CheckpointManager: when to save, what to keep, and what goes on beside training."""
 
 from __future__ import annotations
 
-import errno
 import functools
 import logging
 import weakref
@@ -10,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-from holdfast import runs
+from holdfast import restoring, runs
 from holdfast.engine import catalog, retention
 from holdfast.engine.arguments import whole_number
 from holdfast.engine.background import Background
@@ -24,24 +23,12 @@ from holdfast.engine.preemption import Preemption
 from holdfast.engine.progress import ProgressOption
 from holdfast.engine.report import LoadReport
 from holdfast.engine.snapshot import Pool
-from holdfast.errors import (
-    CastError,
-    CheckpointNotFoundError,
-    CorruptCheckpointError,
-    FormatError,
-    MismatchError,
-    RestoreError,
-    StorageError,
-    VersionError,
-)
-from holdfast.format import layout
-from holdfast.loading import Verify, load_checkpoint
+from holdfast.loading import Verify
 from holdfast.saving import CheckpointSave
 from holdfast.storage import AnyPath, resolve
 from holdfast.storage.watched import WatchedStore
 
 log = logging.getLogger(__name__)
-_RELISTINGS = 20
 
 WhenBusy = Literal["wait", "refuse"]
 SnapshotMode = Literal["copy", "stream"]
@@ -377,79 +364,12 @@ class CheckpointManager:
         if step is not None and serial is not None:
             raise ValueError("give step= or serial=, not both")
         self.wait_until_finished()
-        if verify is True and strict == "superset":
-            # What only the damaged one holds would stay as it was overwritten, if an older one is loaded after it.
-            verify = "before"
-        failures: list[tuple[int, Exception]] = []
-        candidates = self._candidates(step, serial)
-        while candidates:
-            candidate = candidates.pop(0)
-            try:
-                report = load_checkpoint(
-                    state, self._run, serial=candidate, strict=strict, rename=rename, skip=skip, cast=cast, verify=verify,
-                    progress=progress,
-                )  # fmt: skip
-            except VersionError:
-                raise  # it is sound: a newer Holdfast reads it
-            except (CorruptCheckpointError, FormatError, CheckpointNotFoundError, StorageError) as error:
-                self._damaged.add(candidate)
-                if serial is not None or step is not None:
-                    raise
-                if self._run.store.stat((self._run / layout.checkpoint_folder(candidate)).path) is None:
-                    # A rotation took it away meanwhile, so there is a newer one.
-                    candidates = candidates or self._candidates(None, None)
-                    continue
-                if isinstance(error, StorageError) and error.errno != errno.EIO:
-                    raise  # such as too many open files: that is no damage, and the checkpoint may be sound
-                log.warning("checkpoint_%d cannot be restored, trying an older one: %s", candidate, error)
-                failures.append((candidate, error))
-            except (MismatchError, CastError) as error:
-                if not failures:
-                    raise  # the state is untouched
-                failures.append((candidate, error))
-                break
-            else:
-                self._has_begun = True
-                return report
-        listed = "\n".join(f"  checkpoint_{number}: {error}" for number, error in failures)
-        raise RestoreError(
-            f"none of the {len(failures)} checkpoints in {self._run} can be restored, and the state may be overwritten in "
-            f"part; do not train on from it:\n{listed}",
-            failures,
-        ) from failures[-1][1]
-
-    def _candidates(self, step: int | None, serial: int | None) -> list[int]:
-        """Serials to try, the newest first; never empty."""
-        with storage_errors(f"cannot list {self._run}"):
-            if serial is not None:
-                return [serial]
-            if step is not None:
-                steps = []
-                for found in catalog.complete(self._run):  # the newest first; a manifest takes some milliseconds
-                    if found.manifest.step == step:
-                        return [found.serial]
-                    steps.append(str(found.manifest.step))
-                known = ", ".join(reversed(steps)) or "none"
-                raise CheckpointNotFoundError(
-                    f"no complete checkpoint of step {step} in {self._run}; steps there: {known}"
-                )
-            # Whatever is named like a checkpoint and is not empty: an unreadable one must not look like "nothing saved".
-            for _ in range(_RELISTINGS):
-                named = [number for number, is_folder in catalog.candidates(self._run) if is_folder]
-                started = {number: self._is_started(number) for number in named}
-                if any(started.values()):
-                    return [number for number, is_started in started.items() if is_started]
-                if None not in started.values():
-                    catalog.check_run_folder(self._run)
-                    raise CheckpointNotFoundError(f"no checkpoint in {self._run}: {catalog.others(self._run)}")
-            raise StorageError(f"the checkpoints in {self._run} are rotated out faster than they can be opened")
-
-    def _is_started(self, serial: int) -> bool | None:
-        """Whether a checkpoint's folder holds anything; None if it is gone."""
-        try:
-            return bool(self._run.store.list((self._run / layout.checkpoint_folder(serial)).path))
-        except FileNotFoundError:
-            return None
+        report = restoring.restore(
+            state, self._run, step=step, serial=serial, strict=strict, rename=rename, skip=skip, cast=cast, verify=verify,
+            progress=progress, damaged=self._damaged,
+        )  # fmt: skip
+        self._has_begun = True
+        return report
 
     def checkpoints(self) -> list[Found]:
         """The complete checkpoints with their manifests, ascending."""
