@@ -15,8 +15,9 @@ from holdfast.engine import catalog, match
 from holdfast.engine.commit import storage_errors
 from holdfast.engine.match import Cast, Rename, Strict
 from holdfast.engine.progress import ProgressOption, metered
-from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks, verify_header
+from holdfast.engine.reader import Wanted, raise_if_damaged, read_chunks, verify_header
 from holdfast.engine.report import LoadReport, Outcome
+from holdfast.engine.source import Source
 from holdfast.errors import CastError, CheckpointNotFoundError, CorruptCheckpointError, FormatError
 from holdfast.format import layout, manifest as manifests
 from holdfast.format.manifest import Entry

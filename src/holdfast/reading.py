@@ -15,7 +15,8 @@ from holdfast.engine import catalog
 from holdfast.engine.commit import storage_errors
 from holdfast.engine.pause import collection_paused
 from holdfast.engine.progress import ProgressOption, metered
-from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks
+from holdfast.engine.reader import Wanted, raise_if_damaged, read_chunks
+from holdfast.engine.source import Source
 from holdfast.errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,

@@ -12,7 +12,8 @@ from holdfast.engine.alone import copy_file, replace_folder
 from holdfast.engine.catalog import Found, complete
 from holdfast.engine.commit import storage_errors
 from holdfast.engine.progress import ProgressOption, metered
-from holdfast.engine.reader import Source, Wanted, raise_if_damaged, read_chunks, verify_header
+from holdfast.engine.reader import Wanted, raise_if_damaged, read_chunks, verify_header
+from holdfast.engine.source import Source
 from holdfast.errors import CheckpointNotFoundError, CorruptCheckpointError, FormatError
 from holdfast.format import layout, manifest as manifests, safetensors
 from holdfast.format.digests import file_digest

@@ -15,8 +15,9 @@ from holdfast.engine import buffers, catalog, devices, fetching, links, reader
 from holdfast.engine.devices import AnyArray, Piece
 from holdfast.engine.plan import plan_files
 from holdfast.engine.progress import Meter
-from holdfast.engine.reader import Source, Wanted
+from holdfast.engine.reader import Wanted
 from holdfast.engine.snapshot import Held, Pool
+from holdfast.engine.source import Source
 from holdfast.engine.writer import Pipeline, write_files
 from holdfast.format.digests import hexdigest
 from holdfast.storage import Location, local

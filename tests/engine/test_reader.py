@@ -16,6 +16,7 @@ import pytest
 import holdfast
 from holdfast import CorruptCheckpointError, LocalStore, MemoryStore, StorageError
 from holdfast.engine import catalog, reader
+from holdfast.engine.source import Source
 from holdfast.format.digests import BLOCK_BYTES
 from holdfast.storage import Location, local
 from support import WrappedStore, flip_bit, read_file, write_file
@@ -271,9 +272,9 @@ def test_file_that_is_cut_off_while_it_is_read_is_damage(saved: Path, name: str,
     assert caught.value.variables == (name,)
 
 
-def source_of(path: Path | Location) -> reader.Source:
+def source_of(path: Path | Location) -> Source:
     folder = LocalStore().at(path) if isinstance(path, Path) else path
-    return reader.Source(folder, catalog.read_manifest(folder))
+    return Source(folder, catalog.read_manifest(folder))
 
 
 def test_file_that_vanished_is_named(saved: Path, tmp_path: Path) -> None:

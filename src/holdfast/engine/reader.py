@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -29,10 +28,11 @@ from holdfast.engine.crew import Crew
 from holdfast.engine.devices import AnyArray, Device, Piece, Remote
 from holdfast.engine.pause import collection_paused
 from holdfast.engine.progress import Meter
-from holdfast.errors import ClosedError, CorruptCheckpointError, HoldfastError, StorageError
+from holdfast.engine.source import Source
+from holdfast.errors import CorruptCheckpointError, HoldfastError, StorageError
 from holdfast.format.digests import BLOCK_BYTES, Hasher, hasher, hexdigest
-from holdfast.format.manifest import Chunk, Entry, Manifest
-from holdfast.storage import Location, Reader
+from holdfast.format.manifest import Chunk, Entry
+from holdfast.storage import Reader
 
 DISK_THREADS = 6  # 2.4 GB/s from the disk with 6, 2.2 with 4 (benchmarks, row "load, cold")
 MEMORY_THREADS = 4  # but no more than cores: what one hashes must still be in its cache when it copies
@@ -43,65 +43,6 @@ PIECE_ELEMENTS = 256 << 10  # inspected and cast at a time: 4 MiB of complex num
 _PAGE = 4096
 _LINE = 64  # bytes of the processor's cache line: what PyTorch's tensors begin at; NumPy's arrays begin 16 bytes after
 _SHORT = "the file is shorter than it was when it was opened"
-
-
-class Source:
-    """The open data files of a checkpoint. Files are opened on first use and closed together."""
-
-    def __init__(self, folder: Location, manifest: Manifest) -> None:
-        self.folder, self.manifest = folder, manifest
-        self._readers: dict[int, Reader] = {}
-        self._lock = threading.Lock()
-        self._closed = False
-
-    def path(self, file: int) -> str:
-        """The path of a file, for messages."""
-        return str(self.folder / self.manifest.files[file].name)
-
-    def reader(self, file: int) -> Reader:
-        """The open file; its size is that of the manifest.
-
-        Raises:
-            ClosedError: the checkpoint is closed.
-            StorageError: it cannot be opened.
-            CorruptCheckpointError: its size is another.
-        """
-        with self._lock:
-            if self._closed:
-                raise ClosedError(f"{self.folder} is closed; open it again to read more of it")
-            if file not in self._readers:
-                path = self.path(file)
-                try:
-                    reader = self.folder.store.open(path)
-                except FileNotFoundError as error:
-                    raise StorageError.of(
-                        error, f"{path} has vanished; was the checkpoint deleted meanwhile?"
-                    ) from error
-                except OSError as error:
-                    raise StorageError.of(error, f"cannot open {path}") from error
-                if reader.size != self.manifest.files[file].size:
-                    reader.close()
-                    raise CorruptCheckpointError(
-                        f"{path} has {reader.size:,} bytes instead of {self.manifest.files[file].size:,}", path=path
-                    )
-                self._readers[file] = reader
-            return self._readers[file]
-
-    def close(self) -> None:
-        """Close all files; views that were handed out stay valid."""
-        with self._lock:
-            self._closed = True
-            for reader in self._readers.values():
-                reader.close()
-            self._readers.clear()
-
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Wanted(msgspec.Struct, frozen=True, gc=False, eq=False):
