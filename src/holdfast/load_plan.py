@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from holdfast import dtypes
-from holdfast.adapters import apart, kinds
+from holdfast.adapters import kinds
 from holdfast.adapters.late import late_variables
 from holdfast.adapters.objects import references
 from holdfast.adapters.state import Item, Scan, Value
@@ -115,7 +115,6 @@ class _Planner:
         self.owners = {item.owner for item in items if item.owner is not None}
         self.files = [file.name for file in checkpoint.manifest.files]
         self.renamed = match.renaming([], rules.rename) if callable(rules.rename) else (lambda name: name)
-        self.held: dict[str, Any] = {}  # the checkpoint's values
         self.pieces: list[tuple[Value, Any]] = []  # values of the target that are replaced, and what by
         self.numbers: dict[str, Value] = {}  # plain numbers that were saved as arrays, by name in the checkpoint
         self.filled: dict[str, tuple[Item, np.ndarray]] = {}  # arrays that were saved as plain numbers
@@ -148,9 +147,6 @@ class _Planner:
         tied = aliases_of(held)
         held = {name: value for name, value in held.items() if name not in tied or self.renamed(name) in targets}
         plan.values = match.match_names(list(held), list(targets), self.rules)
-        if plan.values.missing or plan.values.unexpected:
-            held, targets = self._take_apart(held, targets)
-        self.held = held
         if plan.values.missing:
             self.numbers, plan.values = kinds.arrays_into_numbers(plan.values, targets, self.by_name, self.renamed)
         if plan.values.unexpected:
@@ -182,21 +178,6 @@ class _Planner:
             before_that = self.renamed
             self.renamed = lambda name: moved.get(name) or before_that(name)
             self.rules = dataclasses.replace(self.rules, rename=self.renamed)
-
-    def _take_apart(self, held: dict[str, Any], targets: dict[str, Value]) -> tuple[dict[str, Any], dict[str, Value]]:
-        """The values of both sides, in parts where the other side has these; they are matched anew."""
-        values, ours = (
-            self.plan.values,
-            [name for item in self.found.items for name in (item.variable.name, *item.aliases)],
-        )
-        theirs = [self.renamed(name) for name in (*self.by_name, *held)]
-        held = apart.held_apart(values.unexpected, held, [*ours, *targets], self.renamed)
-        targets, scans = apart.target_apart(values.missing, targets, theirs)
-        self.found.values = list(targets.values())
-        for scan in scans:
-            self.found.rebuilt += scan.rebuilt
-        self.plan.values = match.match_names(list(held), list(targets), self.rules)
-        return held, targets
 
     def match_variables(self) -> None:
         """Pair the names of both sides."""
@@ -234,9 +215,8 @@ class _Planner:
             self._find_tied(self.checkpoint.aliases(self.trainer_id or 0))
         variables = {item.variable.name: item.variable for item in self.items}
         values = {value.name: value for value in self.found.values}
-        told, *rest = kinds.told_apart(
-            plan.names, plan.values, self.held, self.by_name, values, variables, self.renamed
-        )
+        held = self.checkpoint.trainer(self.trainer_id or 0)[1] if plan.values.unexpected else {}
+        told, *rest = kinds.told_apart(plan.names, plan.values, held, self.by_name, values, variables, self.renamed)
         self.problems += told
         for names in rest:
             self.problems += match.name_problems(names, self.rules)

@@ -181,35 +181,6 @@ def test_train_state_that_was_saved_before_its_first_step_loads_into_any() -> No
     assert through(stepped, make()).state.step == 1
 
 
-def test_numbers_in_a_dict_of_a_train_state_are_arrays_once_they_were_counted() -> None:
-    optax = pytest.importorskip("optax", reason="optax is not installed")
-    flax = pytest.importorskip("flax.training.train_state", reason="Flax is not installed")
-
-    class State(flax.TrainState):
-        metrics: Any
-
-    def make() -> Any:
-        begin = {"loss": 0.0, "seen": (0, {"images": 0})}
-        return State.create(apply_fn=None, params={"w": jnp.ones(2)}, tx=optax.sgd(0.1), metrics=begin)
-
-    @jax.jit
-    def step(train: Any) -> Any:
-        train = train.apply_gradients(grads={"w": jnp.ones(2)})
-        return train.replace(metrics=jax.tree.map(lambda number: number + 1, train.metrics))
-
-    fresh, stepped = make(), step(step(make()))
-    before = fresh.metrics
-
-    loaded = through(stepped, fresh).state
-    assert loaded.metrics == {"loss": 2.0, "seen": (2, {"images": 2})}
-    assert [type(number) for number in jax.tree.leaves(loaded.metrics)] == [float, int, int]
-    assert before == {"loss": 0.0, "seen": (0, {"images": 0})}
-
-    again = through(make(), stepped).state
-    assert jax.tree.map(float, again.metrics) == {"loss": 0.0, "seen": (0.0, {"images": 0.0})}
-    assert all(isinstance(number, jax.Array) for number in jax.tree.leaves(again.metrics))
-
-
 def test_nnx_names_of_what_is_shared_are_noted_however_deep() -> None:
     nnx = pytest.importorskip("flax.nnx", reason="Flax is not installed")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -232,7 +232,6 @@ class Value:
             the variables that it refers to.
         beside: what is known of a localized value's variables that the target has not made yet.
         absent: why there is no value at present; it can be loaded all the same.
-        apart: what is in a dict, list or tuple part by part, given the names of those that are not to be taken whole.
     """
 
     name: str
@@ -245,7 +244,6 @@ class Value:
     localize: Callable[[Any, Rename], tuple[Any, dict[str, str]]] | None = None
     beside: Callable[[Any], dict[str, Beside]] | None = None
     absent: str | None = None
-    apart: Callable[[Collection[str]], Scan] | None = None
 
 
 class Finished(Protocol):

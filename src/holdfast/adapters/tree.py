@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import sys
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import numpy as np
 
 from holdfast import dtypes
 from holdfast.adapters import frameworks
-from holdfast.adapters.apart import is_plain
 from holdfast.adapters.numpy import array_problem, plain_array
 from holdfast.adapters.objects import add_object, has_state, is_state_dict, references, tags
 from holdfast.adapters.random import is_random, random_problem, random_value, set_random
@@ -61,14 +59,12 @@ class Scanner:
     Attributes:
         found: what was found so far.
         is_target: see `scan`.
-        split: names of dicts, lists and tuples that are taken apart though there is no array in them.
         known: what adapters remember of this state, such as the names of parameters.
     """
 
-    def __init__(self, state: Any, *, is_target: bool = False, split: Collection[str] = ()) -> None:
+    def __init__(self, state: Any, *, is_target: bool = False) -> None:
         self.found = Scan(state)
         self.is_target = is_target
-        self.split = split
         self.known: dict[Hashable, Any] = {}
         self._frameworks = frameworks.loaded()
         self._problems: dict[str, str] = {}
@@ -128,7 +124,7 @@ class Scanner:
             prefix = f"{name}." if name else ""
             pairs = list(node.items())
             live = [self.walk(child, f"{prefix}{at}", mark, whole, at) for at, child in pairs]
-            return self._is_split(name, node, live) and self._add_rest(name, pairs, live, mark, whole)
+            return any(live) and self._add_rest(name, pairs, live, mark, whole)
         if isinstance(node, tuple) and hasattr(node, "_fields"):
             fields: Any = node
             if not any(framework.visit(self, node, name, mark, container, key) for framework in self._frameworks):
@@ -144,7 +140,7 @@ class Scanner:
             prefix = f"{name}." if name else ""
             pairs = list(enumerate(node))
             live = [self.walk(child, f"{prefix}{at}", mark, holder, at) for at, child in pairs]
-            return self._is_split(name, node, live) and self._add_rest(name, pairs, live, mark, holder)
+            return any(live) and self._add_rest(name, pairs, live, mark, holder)
         return self._walk_other(node, name, mark, container, key)
 
     def _walk_other(self, node: Any, name: str, mark: Mark, container: Any, key: Any) -> bool:
@@ -219,9 +215,6 @@ class Scanner:
         self.found.rebuilt.append(rebuilt)
         return rebuilt
 
-    def _is_split(self, name: str, node: Any, live: list[bool]) -> bool:
-        return any(live) or (name in self.split and is_plain(node))
-
     def _add_rest(self, name: str, pairs: list[tuple[Any, Any]], live: list[bool], mark: Mark, container: Any) -> bool:
         """The plain values beside arrays, once it is known that there are any."""
         for (key, child), done in zip(pairs, live, strict=True):
@@ -279,16 +272,7 @@ class Scanner:
 
         is_refilled = isinstance(value, dict | list) and not _is_fixed(container)
         identity = id(value) if is_refilled else place(container, key)
-        apart = None
-        if isinstance(value, dict | list | tuple):
-            apart = functools.partial(self._apart, value, name, mark, container, key)
-        self.add(Value(name, value, put, _plain_problem, identity=identity, apart=apart))
-
-    def _apart(self, node: Any, name: str, mark: Mark, container: Any, key: Any, split: Collection[str]) -> Scan:
-        inner = Scanner(node, is_target=self.is_target, split=split)
-        if not inner.walk(node, name, mark, container, key):
-            inner.add_value(name, node, mark, container, key)
-        return inner.finish()
+        self.add(Value(name, value, put, _plain_problem, identity=identity))
 
     def add(self, value: Value) -> None:
         """A value."""
