@@ -853,3 +853,17 @@ def test_load_vars_never_touches_temporaries(run: Path) -> None:
 
     assert (scratch == 7).all()
     assert target["optimizer"]["m"][1].tolist() == [2] * 4
+
+
+def test_number_in_a_dict_that_is_in_the_state_twice_takes_one_value_only(tmp_path: Path) -> None:
+    def state(first: float, second: float) -> dict[str, Any]:
+        return {"a": {"n": np.asarray(first), "w": np.ones(1)}, "b": {"n": np.asarray(second), "w": np.ones(1)}}
+
+    shared: dict[str, Any] = {"n": 0.0, "w": np.zeros(1)}
+    holdfast.save_checkpoint(state(3.0, 4.0), tmp_path / "two")
+    with pytest.raises(MismatchError, match=r"'b\.n' is the same thing as 'a\.n', but the checkpoint has two values"):
+        holdfast.load_checkpoint({"a": shared, "b": shared}, tmp_path / "two")
+    assert shared["n"] == 0
+    holdfast.save_checkpoint(state(3.0, 3.0), tmp_path / "one")
+    holdfast.load_checkpoint({"a": shared, "b": shared}, tmp_path / "one")
+    assert shared["n"] == 3

@@ -149,6 +149,7 @@ class _Planner:
         plan.values = match.match_names(list(held), list(targets), self.rules)
         if plan.values.missing:
             self.numbers, plan.values = kinds.arrays_into_numbers(plan.values, targets, self.by_name, self.renamed)
+            self._check_shared_numbers()
         if plan.values.unexpected:
             self.filled, plan.values = kinds.numbers_into_arrays(
                 plan.values, held, self.items, self.by_name, self.renamed, self.problems
@@ -178,6 +179,17 @@ class _Planner:
             before_that = self.renamed
             self.renamed = lambda name: moved.get(name) or before_that(name)
             self.rules = dataclasses.replace(self.rules, rename=self.renamed)
+
+    def _check_shared_numbers(self) -> None:
+        """A number in a dict that is in the state twice takes one value only."""
+        given: dict[Hashable, tuple[str, Entry]] = {}
+        for source, value in self.numbers.items():
+            entry = self.by_name[source]
+            if value.identity is not None:
+                other, before = given.setdefault(value.identity, (value.name, entry))
+                if before is not entry and not same_bytes(before, entry):
+                    text = f"{value.name!r} is the same thing as {other!r}, but the checkpoint has two values for them"
+                    self.problems.append(Problem("unwritable", value.name, text))
 
     def match_variables(self) -> None:
         """Pair the names of both sides."""
