@@ -867,3 +867,22 @@ def test_number_in_a_dict_that_is_in_the_state_twice_takes_one_value_only(tmp_pa
     holdfast.save_checkpoint(state(3.0, 3.0), tmp_path / "one")
     holdfast.load_checkpoint({"a": shared, "b": shared}, tmp_path / "one")
     assert shared["n"] == 3
+
+
+@pytest.mark.parametrize(("first", "second"), [(np.asarray(3.0), 4.0), (4.0, np.asarray(3.0)), (3.0, 4.0)])
+def test_one_thing_at_two_places_takes_one_value_whether_number_or_array(
+    first: Any, second: Any, tmp_path: Path
+) -> None:
+    weights = {"w": np.ones(1)}
+    holdfast.save_checkpoint({"a": {"n": first} | weights, "b": {"n": second} | weights}, tmp_path / "two")
+    holdfast.save_checkpoint({"a": {"n": first} | weights, "b": {"n": float(first)} | weights}, tmp_path / "one")
+    array = np.asarray(0.0)
+    shared: dict[str, Any] = {"n": 0.0, "w": np.zeros(1)}
+    targets = [{"a": shared, "b": shared}, {"a": {"n": array, "w": np.zeros(1)}, "b": {"n": array, "w": np.zeros(1)}}]
+
+    for target in targets:
+        with pytest.raises(MismatchError, match="is the same thing as '[ab].n', but the checkpoint has two values"):
+            holdfast.load_checkpoint(target, tmp_path / "two")
+        assert target["a"]["n"] == 0
+        holdfast.load_checkpoint(target, tmp_path / "one")
+        assert target["a"]["n"] == target["b"]["n"] == float(first)

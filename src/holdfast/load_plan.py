@@ -6,6 +6,7 @@ Reads no values, but of variables that share memory in the target and so have to
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,7 +150,6 @@ class _Planner:
         plan.values = match.match_names(list(held), list(targets), self.rules)
         if plan.values.missing:
             self.numbers, plan.values = kinds.arrays_into_numbers(plan.values, targets, self.by_name, self.renamed)
-            self._check_shared_numbers()
         if plan.values.unexpected:
             self.filled, plan.values = kinds.numbers_into_arrays(
                 plan.values, held, self.items, self.by_name, self.renamed, self.problems
@@ -166,8 +166,7 @@ class _Planner:
             if value.identity is not None:
                 other, before = given.setdefault(value.identity, (name, content))
                 if not _same(before, content):
-                    text = f"{name!r} is the same thing as {other!r}, but the checkpoint has two values for them"
-                    self.problems.append(Problem("unwritable", name, text))
+                    self._refuse_second(name, other)
                     self.refused[name] = references(content)
                     continue
             if reason := value.problem(content):
@@ -175,21 +174,40 @@ class _Planner:
                 self.refused[name] = references(content)
             else:
                 self.pieces.append((value, content))
+        self._numbers_of_one_thing(given)
         if moved:
             before_that = self.renamed
             self.renamed = lambda name: moved.get(name) or before_that(name)
             self.rules = dataclasses.replace(self.rules, rename=self.renamed)
 
-    def _check_shared_numbers(self) -> None:
-        """A number in a dict that is in the state twice takes one value only."""
-        given: dict[Hashable, tuple[str, Entry]] = {}
+    def _numbers_of_one_thing(self, given: dict[Hashable, tuple[str, Any]]) -> None:
+        """What stands at two places of the target takes one value only, also where the checkpoint has it as arrays or numbers."""
+        times = Counter(value.identity for value in self.numbers.values())
         for source, value in self.numbers.items():
-            entry = self.by_name[source]
-            if value.identity is not None:
-                other, before = given.setdefault(value.identity, (value.name, entry))
-                if before is not entry and not same_bytes(before, entry):
-                    text = f"{value.name!r} is the same thing as {other!r}, but the checkpoint has two values for them"
-                    self.problems.append(Problem("unwritable", value.name, text))
+            if value.identity is None or (times[value.identity] == 1 and value.identity not in given):
+                continue  # most are: nothing is read for them
+            content = self._read(self.by_name[source]).item()
+            other, before = given.setdefault(value.identity, (value.name, content))
+            if not _same(before, content):
+                self._refuse_second(value.name, other)
+
+    def _check_filled(self) -> None:
+        """An array without dimensions that stands at two places of the target takes one value only, if it is given numbers."""
+        given: dict[Hashable, tuple[str, Any]] = {}
+        for name, (item, array) in self.filled.items():
+            other, before = given.setdefault(_place(item), (name, array.item()))
+            if not _same(before, array.item()):
+                self._refuse_second(name, other)
+        for item in self.items if given else ():
+            name, source = item.variable.name, self.plan.names.pairs.get(self.called[item.variable.name])
+            if source is not None and item.variable.shape == () and _place(item) in given:
+                other, before = given[_place(item)]
+                if not _same(before, self._read(self.by_name[source]).item()):
+                    self._refuse_second(name, other)
+
+    def _refuse_second(self, name: str, other: str) -> None:
+        text = f"{name!r} is the same thing as {other!r}, but the checkpoint has two values for them"
+        self.problems.append(Problem("unwritable", name, text))
 
     def match_variables(self) -> None:
         """Pair the names of both sides."""
@@ -258,6 +276,7 @@ class _Planner:
             number = np.empty((), dtypes.to_numpy(self.by_name[source].dtype))
             self._want(self.by_name[source], self.by_name[source].variable, number)
             self.plan.assign.append(lambda put=value.put, number=number: put(number.item(), {}))  # type: ignore[misc]
+        self._check_filled()
         for item, array in self.filled.values():
             self.plan.assign.append(lambda item=item, array=array: kinds.fill(item, array))  # type: ignore[misc]
 
@@ -390,6 +409,13 @@ def _unwritable(target: np.ndarray) -> str | None:
     if not target.flags.writeable:
         return "is read-only; copy it first"
     return "overlaps itself; copy it first" if overlaps_itself(target) else None
+
+
+def _place(item: Item) -> Hashable:
+    """Where an array without dimensions is, as something to compare."""
+    if item.access is None:
+        return item.array.ctypes.data
+    return object() if item.access.slot is None else item.access.slot
 
 
 def _is_whole(entry: Entry) -> bool:
