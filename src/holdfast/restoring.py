@@ -121,7 +121,11 @@ def _serial_of(run: Location, step: int) -> int:
 
 def _is_started(run: Location, serial: int) -> bool | None:
     """Whether a checkpoint's folder holds anything; None if it is gone."""
+    path = (run / layout.checkpoint_folder(serial)).path
     try:
-        return bool(run.store.list((run / layout.checkpoint_folder(serial)).path))
+        if run.store.list(path):
+            return True
     except FileNotFoundError:
         return None
+    # A rotation may have taken it away, and emptied it, while it was listed.
+    return None if run.store.stat(path) is None else False

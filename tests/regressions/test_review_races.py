@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,46 @@ def test_readers_beside_a_rotation_that_keeps_one_always_find_one(tmp_path: Path
         holdfast.load_checkpoint(target, tmp_path)
 
     beside(read, lambda: manager.save({"w": np.full(50, float(next(step)))}, 0) and None, 80)
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_listing_that_has_neither_the_new_nor_the_old_checkpoint_is_not_believed(pinned: bool, tmp_path: Path) -> None:
+    """A folder is not listed at one instant; "nothing was saved here" would begin a run anew, and a pinned one is too old."""
+    for step in range(3):
+        holdfast.save_checkpoint({"w": np.full(2, float(step))}, tmp_path)
+    if pinned:
+        holdfast.pin(tmp_path, 0)
+
+    def listed(path: str) -> list[Any]:
+        entries = LocalStore().list(path)
+        if path != os.path.realpath(tmp_path) or next(missed, None) is None:
+            return entries
+        return [entry for entry in entries if pinned and entry.name == "checkpoint_0"]
+
+    for read in (
+        lambda run, target: holdfast.load_checkpoint(target, run).serial,
+        lambda run, target: holdfast.CheckpointManager(run).restore(target).serial,
+        lambda run, _: holdfast.latest_serial(run),
+        lambda run, _: holdfast.CheckpointManager(run).latest_serial(),
+    ):
+        missed = iter([1])  # once
+        assert read(WrappedStore(list=listed).at(tmp_path), {"w": np.zeros(2)}) == 2
+        assert next(missed, None) is None
+
+
+def test_checkpoint_that_is_emptied_while_it_is_listed_is_none_that_was_never_begun(tmp_path: Path) -> None:
+    manager = holdfast.CheckpointManager(tmp_path, max_to_keep=1)
+    manager.save({"w": np.full(2, 1.0)}, 1)
+
+    def listed(path: str) -> list[Any]:
+        if path == os.path.realpath(tmp_path / "checkpoint_0") and os.path.exists(path):
+            manager.save({"w": np.full(2, 2.0)}, 2)  # takes its place
+            return []
+        return LocalStore().list(path)
+
+    target = {"w": np.zeros(2)}
+    assert holdfast.CheckpointManager(WrappedStore(list=listed).at(tmp_path)).restore(target).step == 2
+    assert (target["w"] == 2).all()
 
 
 def test_foreign_file_that_appears_during_a_save_is_kept(tmp_path: Path) -> None:

@@ -121,9 +121,22 @@ def is_checkpoint(folder: Location) -> bool:
 
 
 def candidates(run: Location) -> list[tuple[int, bool]]:
-    """(serial, whether it is a folder) of everything that is named like a checkpoint, the newest first; complete or not."""
-    found = ((layout.serial_of(entry.name), entry.kind == "folder") for entry in list_or_empty(run))
-    return sorted(((serial, folder) for serial, folder in found if serial is not None), reverse=True)
+    """(serial, whether it is a folder) of everything that is named like a checkpoint, the newest first; complete or not.
+
+    A folder is not listed at one instant: a listing may come too early for the newest and too late for the one that it
+    replaced, and has neither. So two in a row must agree.
+    """
+    found = _candidates_now(run)
+    for _ in range(_RELISTINGS):
+        before, found = found, _candidates_now(run)
+        if found == before:
+            break
+    return found
+
+
+def _candidates_now(run: Location) -> list[tuple[int, bool]]:
+    named = ((layout.serial_of(entry.name), entry.kind == "folder") for entry in list_or_empty(run))
+    return sorted(((serial, folder) for serial, folder in named if serial is not None), reverse=True)
 
 
 def complete(run: Location, unreadable: list[StorageError] | None = None) -> Iterator[Found]:
